@@ -1,0 +1,117 @@
+"""Render every example as ChatML and count its tokens.
+
+Reads:  data/validated/{train,eval}.jsonl, the base's tokenizer
+Writes: data/chatml/{train,eval}.jsonl, reports/format_chatml.json (token statistics),
+        reports/format_chatml/lengths.tsv (one row per example, for the histogram)
+Alone:  python -m stages.format_chatml
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.shared.atomic import atomic_file, atomic_folder
+from stages.shared.base_model import tokenizer_folder
+from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
+from stages.shared.console import say, size
+from stages.shared.params import load_params
+
+VALIDATED = Path("data/validated")
+CHATML = Path("data/chatml")
+METRICS = Path("reports/format_chatml.json")
+LENGTHS = Path("reports/format_chatml/lengths.tsv")
+SPLITS = ("train", "eval")
+
+
+def format_row(row: dict[str, Any], system: str, encoder: Encoder) -> dict[str, Any]:
+    """One training row: prompt and answer apart, as text and as token ids.
+
+    `answer_ids` end with `<|im_end|>`; `answer` is the JSON alone.
+    """
+    user, answer = user_message(row["input"]), as_json(row["output"])
+    return {
+        "epic_id": row["output"]["epic_id"],
+        "prompt": prompt_text(system, user),
+        "answer": answer,
+        "prompt_ids": encoder.prompt(system, user),
+        "answer_ids": encoder.answer(answer),
+    }
+
+
+def too_long(rows: list[dict[str, Any]], limit: int, file: Path) -> Iterator[str]:
+    """One line for every row whose tokens exceed the limit."""
+    for row in rows:
+        length = len(row["prompt_ids"]) + len(row["answer_ids"])
+        if length > limit:
+            yield (
+                f"{file}: {row['epic_id']}: {length} tokens, train.max_seq_length is {limit}. "
+                "Shorten the example or raise train.max_seq_length."
+            )
+
+
+def statistics(lengths: list[int]) -> dict[str, float]:
+    """Minimum, mean, 95th percentile (nearest rank) and maximum."""
+    ordered = sorted(lengths)
+    return {
+        "min": ordered[0],
+        "mean": round(sum(ordered) / len(ordered), 1),
+        "p95": ordered[math.ceil(0.95 * len(ordered)) - 1],
+        "max": ordered[-1],
+    }
+
+
+def token_counts(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """Tokens per part, one number per row."""
+    prompts = [len(row["prompt_ids"]) for row in rows]
+    answers = [len(row["answer_ids"]) for row in rows]
+    return {
+        "prompt": prompts,
+        "answer": answers,
+        "total": [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)],
+    }
+
+
+def main() -> None:
+    """Format both files; refuse examples that are too long before anything is written."""
+    params = load_params()
+    base = params.base_model
+    folder = tokenizer_folder(base.train, base.train_revision, "base_model.train")
+    from transformers import AutoTokenizer
+
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for split in SPLITS:
+        with (VALIDATED / f"{split}.jsonl").open(encoding="utf-8") as lines:
+            rows[split] = [format_row(json.loads(line), params.format_chatml.system_prompt, encoder) for line in lines]
+    problems = [
+        problem
+        for split in SPLITS
+        for problem in too_long(rows[split], params.train.max_seq_length, VALIDATED / f"{split}.jsonl")
+    ]
+    if problems:
+        raise SystemExit("\n".join(problems))
+
+    with atomic_folder(CHATML) as chatml:
+        for split in SPLITS:
+            with (chatml / f"{split}.jsonl").open("w", encoding="utf-8") as out:
+                out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[split])
+    everything = token_counts(rows["train"] + rows["eval"])
+    tokens = {part: statistics(lengths) for part, lengths in everything.items()}
+    metrics = {"examples": {split: len(rows[split]) for split in SPLITS}, "tokens": tokens}
+    with atomic_file(METRICS) as path:
+        path.write_text(json.dumps(metrics, indent=2) + "\n")
+    with atomic_file(LENGTHS) as path, path.open("w") as out:
+        out.write("split\ttokens\n")
+        for split in SPLITS:
+            out.writelines(f"{split}\t{total}\n" for total in token_counts(rows[split])["total"])
+    total = tokens["total"]
+    say(
+        f"format_chatml: {len(rows['train'])} + {len(rows['eval'])} examples, {total['min']} to {total['max']} tokens "
+        f"(mean {total['mean']}); {CHATML}: {size(CHATML)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

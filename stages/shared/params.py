@@ -1,0 +1,188 @@
+"""params.yaml as typed values: every knob, its type and its range, in one place.
+
+`load_params` checks the whole file, so a mistyped knob stops the first stage that runs, not the last.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Method = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_m", "q4_0", "q5_0"]
+Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown keys, no silent conversions, no change after loading."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class BaseModelParams(Section):
+    """Where the weights come from: a local folder or a Hub repo id, with the revision to pin."""
+
+    train: Text
+    train_revision: Text | None
+    merge: Text
+    merge_revision: Text | None
+
+
+class ValidateParams(Section):
+    """How alike two inputs may be: Jaccard similarity of their sets of word shingles, 0 to 1."""
+
+    shingle_words: Annotated[int, Field(ge=1, le=20)]
+    max_similarity: Annotated[float, Field(gt=0, le=1)]
+
+
+class FormatChatmlParams(Section):
+    """What stands around every example."""
+
+    system_prompt: Text
+
+
+class LoraParams(Section):
+    """The adapter: rank, scale (alpha / r), dropout and which linear layers carry it."""
+
+    r: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: Annotated[list[Linear], Field(min_length=1)]
+
+
+class TrainParams(Section):
+    """The training loop; the effective batch is micro_batch_size x gradient_accumulation_steps."""
+
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    micro_batch_size: Positive
+    gradient_accumulation_steps: Positive
+    optimizer: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
+    max_seq_length: Annotated[int, Field(ge=16)]
+    precision: Literal["bfloat16", "float32"]
+    load_in_4bit: bool
+    gradient_checkpointing: Literal["none", "full", "unsloth"]
+    loss_on: Literal["answer", "conversation"]
+    keep_best: bool
+    logging_steps: Positive
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class MergeParams(Section):
+    """The 16-bit type of the merged weights; the base's own loses nothing of it."""
+
+    dtype: Literal["bfloat16", "float16"]
+
+
+class QuantizeGgufParams(Section):
+    """Which GGUF files to write; the first is the one the Modelfile names."""
+
+    methods: Annotated[list[Method], Field(min_length=1)]
+
+
+class EvaluateParams(Section):
+    """Which files are measured and how the answers are drawn (always greedy)."""
+
+    methods: Annotated[list[Method], Field(min_length=1)]
+    max_answer_tokens: Positive
+    parallel: Positive
+
+
+class GateParams(Section):
+    """The bars that the shipped method must clear; rates and scores are 0 to 1, chrF is 0 to 100."""
+
+    method: Method
+    unconstrained: dict[str, float]
+    constrained: dict[str, float]
+    baseline_at_most: dict[str, float]
+    times_baseline: dict[str, float]
+
+
+class Params(Section):
+    """The whole of params.yaml, one attribute per section."""
+
+    base_model: BaseModelParams
+    validate_: Annotated[ValidateParams, Field(alias="validate")]
+    format_chatml: FormatChatmlParams
+    lora: LoraParams
+    train: TrainParams
+    merge: MergeParams
+    quantize_gguf: QuantizeGgufParams
+    evaluate: EvaluateParams
+    gate: GateParams
+
+    @model_validator(mode="after")
+    def _measured_methods_are_written(self) -> "Params":
+        for name, methods in (("evaluate.methods", self.evaluate.methods), ("gate.method", [self.gate.method])):
+            written = self.quantize_gguf.methods if name == "evaluate.methods" else self.evaluate.methods
+            source = "quantize_gguf.methods" if name == "evaluate.methods" else "evaluate.methods"
+            for method in methods:
+                if method not in written:
+                    raise ValueError(f"{name}: {method} is not in {source}. Add it there or remove it here.")
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        SystemExit: one line per problem, each with the dotted name of the key, the fact and the remedy.
+
+    """
+    try:
+        # YAML 1.2, unlike PyYAML's 1.1: there 2e-05, as `dvc exp run -S` writes it, would be a string.
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SystemExit(f"{path}: not found. Run from the repository's root.") from None
+    except UnicodeDecodeError as error:
+        raise SystemExit(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    except DuplicateKeyError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise SystemExit(f"{path}:{line}: {str(error.problem).strip()}. Keep one of the two.") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise SystemExit(f"{path}:{line}: not YAML: {error.problem or error.context}. Mend this line.") from None
+    if not isinstance(values, dict):
+        raise SystemExit(f"{path}: holds no sections. Restore it from Git.")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise SystemExit("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    """One line for one of pydantic's errors: dotted name, fact, remedy."""
+    name = ".".join(str(part) for part in problem["loc"])
+    parent, _, key = name.rpartition(".")
+    if problem["type"] == "extra_forbidden":
+        valid = _keys(parent)
+        close = difflib.get_close_matches(key, valid, n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        return f"{name}: no such knob. {hint}Valid here: {', '.join(valid)}."
+    if problem["type"] == "missing":
+        return f"{name}: missing. Add it; presets/ and the file in Git show its place."
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    fact = problem["msg"].removeprefix("Input should be ").removeprefix("Value should ")
+    return f"{name}: is {problem['input']!r}, should be {fact}."
+
+
+def _keys(dotted: str) -> list[str]:
+    """The valid keys of a section; of the whole file for the empty name."""
+    model: type[BaseModel] = Params
+    for part in filter(None, dotted.split(".")):
+        field = next(f for name, f in model.model_fields.items() if (f.alias or name) == part)
+        assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        model = field.annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,256 @@
+"""Train a LoRA adapter with Unsloth and TRL's SFTTrainer, on a GPU or a CPU alike.
+
+Reads:  data/chatml/{train,eval}.jsonl, the base model
+Writes: models/adapter/ (adapter, tokenizer, training.json: what it was trained from),
+        reports/train/ (DVCLive: losses, learning rate, tokens/s, peak memory)
+Resume: models/checkpoints/<fingerprint of data, params, code and versions>; removed when training is done
+Alone:  python -m stages.train_lora
+"""
+
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.shared.atomic import atomic_file, atomic_folder
+from stages.shared.base_model import Base, exact_revision, resolve_base
+from stages.shared.chatml import CHATML_TEMPLATE, IM_END
+from stages.shared.console import say, size
+from stages.shared.fingerprint import combined, library_versions, sha256
+from stages.shared.params import Params, TrainParams, load_params
+
+if TYPE_CHECKING:
+    from dvclive import Live
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+CHATML = Path("data/chatml")
+ADAPTER = Path("models/adapter")
+CHECKPOINTS = Path("models/checkpoints")
+REPORT = Path("reports/train")
+IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
+
+
+def read_rows(split: str) -> list[dict[str, Any]]:
+    """The formatted rows of one split."""
+    with (CHATML / f"{split}.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def example(row: dict[str, Any], loss_on: str) -> dict[str, list[int]]:
+    """Token ids and labels of one row; labels are -100 where no loss is taken."""
+    prompt, answer = row["prompt_ids"], row["answer_ids"]
+    masked = [IGNORED] * len(prompt) if loss_on == "answer" else prompt
+    return {"input_ids": prompt + answer, "labels": masked + answer}
+
+
+def check_labels(examples: list[dict[str, list[int]]], names: list[str], end: int) -> None:
+    """Refuse a row without trained labels, or whose last trained label is not `<|im_end|>`."""
+    for name, row in zip(names, examples, strict=True):
+        trained = [label for label in row["labels"] if label != IGNORED]
+        if not trained or trained[-1] != end:
+            raise SystemExit(
+                f"{CHATML}/train.jsonl: {name}: its trained labels do not end with {IM_END}, so the model would "
+                "not learn to stop. Run `dvc repro -f format_chatml`."
+            )
+
+
+def show_mask(row: dict[str, list[int]], tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Print one row as the loss sees it: a few lines around the point where training begins."""
+    begin = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
+    before = tokenizer.decode(row["input_ids"][max(0, begin - 24) : begin])
+    after = tokenizer.decode(row["input_ids"][begin : begin + 24])
+    last = tokenizer.decode(row["input_ids"][-6:])
+    say(f"one row: {len(row['input_ids'])} tokens, the loss is taken from token {begin} on")
+    say(f"  not trained: ...{before!r}")
+    say(f"  trained:     {after!r}... {last!r}")
+
+
+def checkpoint_folder(params: Params, base: Base) -> Path:
+    """Where this very training keeps its checkpoints: another data set, knob, code or version has another."""
+    code = [sha256(file) for file in (Path(__file__), Path(__file__).parent / "shared/chatml.py")]
+    data = [sha256(CHATML / "train.jsonl"), sha256(CHATML / "eval.jsonl")]
+    knobs = [params.lora.model_dump_json(), params.train.model_dump_json(), base.name, base.revision]
+    return CHECKPOINTS / combined([*code, *data, *knobs, json.dumps(library_versions())])
+
+
+def peak_memory_gib() -> float:
+    """Peak memory: reserved on the GPU if there is one, else resident on the host."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_reserved() / 2**30)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / 2**30 if sys.platform == "darwin" else peak / 2**20)
+
+
+def reporter(live: "Live", tokens_per_epoch: int) -> "TrainerCallback":
+    """A callback that writes losses and learning rate to DVCLive and a progress line per tenth of the run."""
+    from transformers import TrainerCallback
+
+    class Reporter(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.started, self.first_epoch = time.monotonic(), state.epoch or 0.0
+            self.evaluating = 0.0
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            logs = logs or {}
+            live.step = state.global_step
+            for key, name in (("loss", "train/loss"), ("eval_loss", "eval/loss"), ("learning_rate", "learning_rate")):
+                if key in logs:
+                    live.log_metric(name, logs[key])
+            live.make_summary()  # type: ignore[no-untyped-call]
+            self.evaluating += logs.get("eval_runtime", 0.0)
+            if "eval_loss" in logs:
+                say(f"  epoch {state.epoch:.0f}: eval loss {logs['eval_loss']:.4f}")
+            elif "loss" in logs and state.global_step % max(1, state.max_steps // 10) == 0:
+                say(f"  step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            tokens = tokens_per_epoch * (state.epoch - self.first_epoch)
+            seconds = time.monotonic() - self.started - self.evaluating
+            live.summary["tokens_per_second"] = round(tokens / seconds, 1)
+            live.summary["peak_memory_gib"] = round(peak_memory_gib(), 2)
+
+    return Reporter()
+
+
+def load_model(params: Params, base: Base) -> tuple[Any, Any]:
+    """The base with a fresh adapter, and its tokenizer with our template."""
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    # Unsloth would time bfloat16 against float32 and choose: a coin toss is no knob.
+    os.environ["UNSLOTH_CPU_BF16"] = "1" if params.train.precision == "bfloat16" else "0"
+    import torch
+    from unsloth import FastLanguageModel
+    from transformers import set_seed  # isort: skip
+
+    if "8bit" in params.train.optimizer and not torch.cuda.is_available():
+        raise SystemExit(
+            f"params.yaml: train.optimizer: {params.train.optimizer} needs a GPU and there is none here. "
+            "Set it to adamw_torch."
+        )
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        str(base.path),
+        max_seq_length=params.train.max_seq_length,
+        dtype=getattr(torch, params.train.precision),
+        load_in_4bit=params.train.load_in_4bit,
+        trust_remote_code=False,
+    )
+    tokenizer.chat_template = CHATML_TEMPLATE
+    checkpointing: dict[str, bool | str] = {"none": False, "full": True, "unsloth": "unsloth"}
+    set_seed(params.train.seed)
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=params.lora.r,
+        lora_alpha=params.lora.alpha,
+        lora_dropout=params.lora.dropout,
+        target_modules=list(params.lora.target_modules),
+        bias="none",
+        use_gradient_checkpointing=checkpointing[params.train.gradient_checkpointing],
+        random_state=params.train.seed,
+    )
+    return model, tokenizer
+
+
+def arguments(train: TrainParams, checkpoints: Path) -> Any:
+    """TRL's settings for our knobs; rows are tokenized already, so it must not touch them."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=train.epochs,
+        per_device_train_batch_size=train.micro_batch_size,
+        per_device_eval_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        learning_rate=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        optim=train.optimizer,
+        weight_decay=train.weight_decay,
+        lr_scheduler_type=train.lr_scheduler,
+        seed=train.seed,
+        bf16=train.precision == "bfloat16",
+        max_length=train.max_seq_length,
+        logging_steps=train.logging_steps,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=train.keep_best,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        gradient_checkpointing=False,  # Unsloth has set it on the model
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint of a killed run; the Trainer writes trainer_state.json last."""
+    whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
+
+
+def main() -> None:
+    """Train, evaluate every epoch, write the adapter and what it was trained from."""
+    params = load_params()
+    base = resolve_base(params.base_model.train, params.base_model.train_revision, "base_model.train")
+    merge_revision = exact_revision(params.base_model.merge, params.base_model.merge_revision, "base_model.merge")
+    rows, eval_rows = read_rows("train"), read_rows("eval")
+    hashes = {f"{split}_sha256": sha256(CHATML / f"{split}.jsonl") for split in ("train", "eval")}
+    checkpoints = checkpoint_folder(params, base)
+
+    model, tokenizer = load_model(params, base)
+    from datasets import Dataset
+    from dvclive import Live
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    examples = [example(row, params.train.loss_on) for row in rows]
+    eval_examples = [example(row, params.train.loss_on) for row in eval_rows]
+    check_labels(examples, [row["epic_id"] for row in rows], tokenizer.convert_tokens_to_ids(IM_END))
+    show_mask(examples[0], tokenizer)
+    live = Live(str(REPORT), dvcyaml=None, save_dvc_exp=False, monitor_system=False)
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(examples),
+        eval_dataset=Dataset.from_list(eval_examples),
+        args=arguments(params.train, checkpoints),
+        callbacks=[reporter(live, sum(len(row["input_ids"]) for row in examples))],
+    )
+    trainer.remove_callback(PrinterCallback)
+    resume = last_checkpoint(checkpoints)
+    say(f"train_lora: {(resume and f'resumes from {resume}') or 'starts'}, checkpoints in {checkpoints}")
+    trainer.train(resume_from_checkpoint=resume)
+    live.end()  # type: ignore[no-untyped-call]
+
+    with atomic_folder(ADAPTER) as adapter:
+        model.save_pretrained(adapter, safe_serialization=True)
+        tokenizer.save_pretrained(adapter)
+        with atomic_file(adapter / "training.json") as path:
+            path.write_text(
+                json.dumps(training_record(params, base, merge_revision, hashes), indent=2, ensure_ascii=False) + "\n"
+            )
+    shutil.rmtree(checkpoints)
+    best = trainer.state.best_metric if params.train.keep_best else live.summary["eval"]["loss"]
+    say(f"train_lora: {trainer.state.global_step} steps, eval loss {best:.4f}; {ADAPTER}: {size(ADAPTER)}")
+
+
+def training_record(params: Params, base: Base, merge_revision: str, hashes: dict[str, str]) -> dict[str, Any]:
+    """What the adapter was trained from, for merge to check and for the GGUF to carry."""
+    return {
+        "base_model": {"name": base.name, "revision": base.revision},
+        "merge_base": {"name": params.base_model.merge, "revision": merge_revision},
+        "data": hashes,
+        "lora": params.lora.model_dump(),
+        "train": params.train.model_dump(),
+        "versions": library_versions(),
+    }
+
+
+if __name__ == "__main__":
+    main()
