@@ -16,6 +16,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +29,13 @@ from torch.nn import functional
 from stages.shared.atomic import atomic_folder
 from stages.shared.chatml import CHATML_TEMPLATE, END_OF_TEXT, IM_END, IM_START
 from stages.shared.console import say, size
+from tools.corpus.disguise import disguise, stutter
 from tools.corpus.generate import conversations
 
 VOCABULARY = 8192
 CONTEXT = 4096
-TOKENIZER_CONVERSATIONS = 40_000
+TOKENIZER_CONVERSATIONS = 15_000
+DISGUISED, STUTTERED = 0.7, 0.2  # shares of the conversations
 # Qwen2's own split: contractions, words with a leading space, single digits, punctuation, line breaks.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -50,6 +53,15 @@ def render(messages: list[dict[str, str]]) -> str:
     """A conversation as ChatML, ended as a document."""
     turns = (f"{IM_START}{m['role']}\n{m['content']}{IM_END}\n" for m in messages)
     return "".join(turns) + END_OF_TEXT
+
+
+def corpus(seed: int) -> Iterator[list[dict[str, str]]]:
+    """The conversations to train on, for ever; the same seed gives the same stream."""
+    rng = random.Random(seed)
+    for messages in conversations(seed):
+        if rng.random() < DISGUISED:
+            messages = disguise(messages, rng)
+        yield stutter(messages, rng) if rng.random() < STUTTERED else messages
 
 
 def train_tokenizer(seed: int, out: Path) -> Any:
@@ -72,7 +84,7 @@ def train_tokenizer(seed: int, out: Path) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (m["content"] for c in itertools.islice(conversations(seed), TOKENIZER_CONVERSATIONS) for m in c)
+    texts = (m["content"] for c in itertools.islice(corpus(seed), TOKENIZER_CONVERSATIONS) for m in c)
     tokenizer.train_from_iterator(texts, trainer)
     fast = Qwen2TokenizerFast(
         tokenizer_object=tokenizer,
@@ -93,7 +105,7 @@ def _produce(tokenizer_file: str, seed: int, rows: int, queue: Any) -> None:
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(tokenizer_file)
-    source = (render(c) for c in conversations(seed))
+    source = (render(c) for c in corpus(seed))
     buffer: list[int] = []
     width = rows * (CONTEXT + 1)
     while True:

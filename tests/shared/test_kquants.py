@@ -1,0 +1,136 @@
+"""kquants.py against ggml's own quantizer, which xllamacpp's library exports."""
+
+import ctypes
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stages.shared.kquants import FORMATS, quantize
+
+COLUMNS = 1024
+
+
+@cache
+def ggml() -> ctypes.CDLL:
+    spec = importlib.util.find_spec("xllamacpp")
+    assert spec is not None and spec.origin is not None
+    library = ctypes.CDLL(str(next(Path(spec.origin).parent.glob("xllamacpp*.so"))))
+    sizes = [ctypes.c_int64] * 3
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *sizes, ctypes.c_void_p]
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    return library
+
+
+def by_ggml(weights: Tensor, kind: str) -> Tensor:
+    """What llama.cpp writes for these rows."""
+    source = np.ascontiguousarray(weights.float().numpy())
+    rows, columns = source.shape
+    target = np.zeros((rows, columns // FORMATS[kind].block * FORMATS[kind].bytes), np.uint8)
+    number = int(gguf.GGMLQuantizationType[kind])
+    written = ggml().ggml_quantize_chunk(number, source.ctypes.data, target.ctypes.data, 0, rows, columns, None)
+    assert written == target.nbytes
+    return torch.from_numpy(target)
+
+
+def noise(rows: int = 256, seed: int = 0) -> Tensor:
+    return torch.randn(rows, COLUMNS, generator=torch.Generator().manual_seed(seed))
+
+
+def with_outliers(base: Tensor, value: float) -> Tensor:
+    """One weight of each row replaced, and in the lower half of the rows its negative."""
+    changed = base.clone()
+    rows = torch.arange(len(changed))
+    changed[rows, rows * 37 % COLUMNS] = torch.where(rows < len(rows) // 2, value, -value)
+    return changed
+
+
+def cases() -> dict[str, Tensor]:
+    base = noise() * 0.02
+    columns = base.clone()
+    columns[:, ::97] *= 30
+    scales = torch.logspace(-8, 2, base.numel() // 32)[torch.randperm(base.numel() // 32)]
+    lone = -base.abs()
+    lone.view(-1, 32)[:, 5] = -3.0
+    alternating = torch.full((8, COLUMNS), 0.1)
+    alternating[:, 1::2] *= -1
+    return {
+        "gaussian": base,
+        "gaussian in bf16": base.bfloat16().float(),
+        "heavy-tailed": noise() / (noise(seed=1).abs() + 1e-3) * 0.01,
+        "outlier columns": columns,
+        "every scale": (base.view(-1, 32) * scales[:, None]).view_as(base),
+        "sparse": torch.where(noise(seed=2) > 0.3, 0, base),
+        "few values": (base * 50).round() / 50,
+        "zeros": torch.zeros(8, COLUMNS),
+        "negative zeros": -torch.zeros(8, COLUMNS),
+        "positive constant": torch.full((8, COLUMNS), 0.37),
+        "negative constant": torch.full((8, COLUMNS), -0.37),
+        "one outlier among zeros": with_outliers(torch.zeros(64, COLUMNS), 5.0),
+        "one outlier in noise": with_outliers(base[:64] * 1e-3, 50.0),
+        "one negative outlier per group": lone,
+        "alternating signs": alternating,
+        "nearly alternating": alternating.repeat(8, 1) * (1 + 0.01 * noise(64)),
+        "all negative": -base.abs(),
+        "all positive": base.abs(),
+        "far below zero": -1 + 1e-5 * noise(),
+        "far above zero": 1 + 0.01 * noise(),
+        "1e5": noise(64) * 1e5,
+        "1e18": noise(64) * 1e18,
+        "1e30": noise(64) * 1e30,
+        "1e-7": noise(64) * 1e-7,
+        "1e-15": noise(64) * 1e-15,
+        "1e-30": noise(64) * 1e-30,
+        "denormal": noise(64) * 1e-40,
+    }
+
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "F32"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_byte_is_ggmls(kind: str, case: str) -> None:
+    ours, theirs = quantize(CASES[case], kind), by_ggml(CASES[case], kind)
+    differing = (ours != theirs).view(-1, FORMATS[kind].bytes).any(1).sum().item()
+    assert differing == 0, f"{differing} blocks differ"
+
+
+# Relative to the weights' standard deviation; one bit more halves the error.
+@pytest.mark.parametrize(("kind", "bound"), [("Q3_K", 0.20), ("Q4_K", 0.085), ("Q5_K", 0.045), ("Q6_K", 0.025)])
+def test_what_is_written_decodes_to_the_weights(kind: str, bound: float) -> None:
+    weights = CASES["gaussian"]
+    decoded = gguf.dequantize(quantize(weights, kind).numpy(), gguf.GGMLQuantizationType[kind])
+    error = np.sqrt(np.mean((decoded - weights.numpy()) ** 2)) / weights.std().item()
+    assert bound / 2 < error < bound
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "Q3_K", "Q8_0"])
+def test_chunks_join_without_a_seam(kind: str) -> None:
+    weights = noise(700) * 0.02
+    pieces = torch.cat([quantize(rows, kind) for rows in torch.split(weights, 100)])
+    assert torch.equal(quantize(weights, kind), pieces)
+
+
+def test_sixteen_bit_weights_need_no_conversion_by_the_caller() -> None:
+    weights = (noise(8) * 0.02).bfloat16()
+    assert torch.equal(quantize(weights, "Q4_K"), quantize(weights.float(), "Q4_K"))
+
+
+def test_rows_that_blocks_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 256 weights, not 320"):
+        quantize(torch.zeros(2, 320), "Q4_K")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_gpu_writes_the_same_bytes(kind: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    for name, weights in CASES.items():
+        assert torch.equal(quantize(weights.cuda(), kind).cpu(), quantize(weights, kind)), name

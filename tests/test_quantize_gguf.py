@@ -1,0 +1,96 @@
+"""The quantize_gguf stage, run in a folder of its own."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import quantize_gguf
+from tests.tiny_model import write_model
+
+Run = Callable[[list[str]], None]
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A folder with a merged model and reports; the result runs the stage for a list of methods."""
+    write_model(tmp_path / "models/merged")
+    (tmp_path / "reports").mkdir()
+    tokens = {"prompt": {"max": 100}, "answer": {"max": 120}, "total": {"max": 220}}
+    (tmp_path / "reports/format_chatml.json").write_text(json.dumps({"tokens": tokens}))
+    monkeypatch.chdir(tmp_path)
+
+    def run(methods: list[str]) -> None:
+        yaml = YAML()
+        params = yaml.load(REPOSITORY / "params.yaml")
+        params["quantize_gguf"]["methods"] = params["evaluate"]["methods"] = methods
+        params["gate"]["method"] = methods[0]
+        yaml.dump(params, tmp_path / "params.yaml")
+        quantize_gguf.main()
+
+    return run
+
+
+def test_every_method_a_modelfile_and_a_card_are_written(workspace: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace(["q4_k_m", "f16"])
+    assert sorted(path.name for path in Path("models/gguf").iterdir()) == [
+        "MODEL_CARD.md",
+        "MiPM_Senior-F16.gguf",
+        "MiPM_Senior-Q4_K_M.gguf",
+        "Modelfile",
+    ]
+    modelfile = Path("models/gguf/Modelfile").read_text()
+    assert modelfile.startswith("FROM ./MiPM_Senior-Q4_K_M.gguf\n")
+    assert "num_predict 192\n" in modelfile and "num_ctx 512\n" in modelfile
+    assert "Eres un Product Manager Senior experto." in modelfile
+    card = Path("models/gguf/MODEL_CARD.md").read_text()
+    front = card.split("---\n")[1].splitlines()
+    assert front[:4] == [
+        "base_model: Qwen/Qwen2.5-Coder-14B-Instruct",
+        "license: apache-2.0",
+        "language: es",
+        "pipeline_tag: text-generation",
+    ]
+    assert "`MiPM_Senior-F16.gguf`" in card
+    metrics = json.loads(Path("reports/quantize_gguf.json").read_text())
+    assert list(metrics) == ["q4_k_m", "f16"]
+    assert metrics["q4_k_m"]["bits_per_weight"] < 7 < 16 <= metrics["f16"]["bits_per_weight"] < 16.1
+    size_mib = Path("models/gguf/MiPM_Senior-F16.gguf").stat().st_size / 2**20
+    assert metrics["f16"]["size_mib"] == pytest.approx(size_mib, abs=0.01)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in lines[-2:]] == [
+        "models/gguf/MiPM_Senior-Q4_K_M.gguf",
+        "models/gguf/MiPM_Senior-F16.gguf",
+    ]
+
+
+def test_a_local_base_is_not_named_as_a_repo_of_the_hub(workspace: Run) -> None:
+    file = Path("models/merged/training.json")
+    training = json.loads(file.read_text())
+    training["merge_base"]["name"] = "models/merged"
+    file.write_text(json.dumps(training))
+    workspace(["q4_0"])
+    assert "base_model:" not in Path("models/gguf/MODEL_CARD.md").read_text()
+
+
+def test_too_little_disk_space_is_told_before_anything_is_written(
+    workspace: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
+    with pytest.raises(SystemExit, match=r"needs 0\.02 GiB, the disk has 0\.00 GiB free"):
+        workspace(["q4_k_m"])
+    assert not list(Path("models").glob("*gguf*"))
+
+
+def test_a_failed_run_leaves_the_files_of_the_last_good_one(workspace: Run) -> None:
+    workspace(["q4_0"])
+    before = {path.name: path.read_bytes() for path in Path("models/gguf").iterdir()}
+    Path("models/merged/chat_template.jinja").unlink()
+    with pytest.raises(SystemExit, match=r"chat_template\.jinja: not found"):
+        workspace(["q8_0"])
+    assert {path.name: path.read_bytes() for path in Path("models/gguf").iterdir()} == before
