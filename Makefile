@@ -21,7 +21,7 @@ test: $(READY)
 lint: $(READY)
 	ruff check .
 	ruff format --check .
-	mypy stages tools
+	mypy stages
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing the packages of pyproject.toml into $(VENV) (about 2 GB, once)."

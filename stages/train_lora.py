@@ -118,11 +118,21 @@ def reporter(live: "Live", tokens_per_epoch: int) -> "TrainerCallback":
     return Reporter()
 
 
-def load_model(params: Params, base: Base) -> tuple[Any, Any]:
+def precision_here(wanted: str) -> str:
+    """`auto` as the type that this machine multiplies fastest, by its instructions alone: "bfloat16" or "float32"."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    native = torch.cuda.is_available() or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return "bfloat16" if native else "float32"
+
+
+def load_model(params: Params, base: Base, precision: str) -> tuple[Any, Any]:
     """The base with a fresh adapter, and its tokenizer with our template."""
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
     # Unsloth would time bfloat16 against float32 and choose: a coin toss is no knob.
-    os.environ["UNSLOTH_CPU_BF16"] = "1" if params.train.precision == "bfloat16" else "0"
+    os.environ["UNSLOTH_CPU_BF16"] = "1" if precision == "bfloat16" else "0"
     import torch
     from unsloth import FastLanguageModel
     from transformers import set_seed  # isort: skip
@@ -135,7 +145,7 @@ def load_model(params: Params, base: Base) -> tuple[Any, Any]:
     model, tokenizer = FastLanguageModel.from_pretrained(
         str(base.path),
         max_seq_length=params.train.max_seq_length,
-        dtype=getattr(torch, params.train.precision),
+        dtype=getattr(torch, precision),
         load_in_4bit=params.train.load_in_4bit,
         trust_remote_code=False,
     )
@@ -155,7 +165,7 @@ def load_model(params: Params, base: Base) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def arguments(train: TrainParams, checkpoints: Path) -> Any:
+def arguments(train: TrainParams, precision: str, checkpoints: Path) -> Any:
     """TRL's settings for our knobs; rows are tokenized already, so it must not touch them."""
     from trl import SFTConfig
 
@@ -171,7 +181,7 @@ def arguments(train: TrainParams, checkpoints: Path) -> Any:
         weight_decay=train.weight_decay,
         lr_scheduler_type=train.lr_scheduler,
         seed=train.seed,
-        bf16=train.precision == "bfloat16",
+        bf16=precision == "bfloat16",
         max_length=train.max_seq_length,
         logging_steps=train.logging_steps,
         eval_strategy="epoch",
@@ -203,7 +213,8 @@ def main() -> None:
     hashes = {f"{split}_sha256": sha256(CHATML / f"{split}.jsonl") for split in ("train", "eval")}
     checkpoints = checkpoint_folder(params, base)
 
-    model, tokenizer = load_model(params, base)
+    precision = precision_here(params.train.precision)
+    model, tokenizer = load_model(params, base, precision)
     from datasets import Dataset
     from dvclive import Live
     from transformers.trainer_callback import PrinterCallback
@@ -219,12 +230,14 @@ def main() -> None:
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(examples),
         eval_dataset=Dataset.from_list(eval_examples),
-        args=arguments(params.train, checkpoints),
+        args=arguments(params.train, precision, checkpoints),
         callbacks=[reporter(live, sum(len(row["input_ids"]) for row in examples))],
     )
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(checkpoints)
-    say(f"train_lora: {(resume and f'resumes from {resume}') or 'starts'}, checkpoints in {checkpoints}")
+    say(
+        f"train_lora: {(resume and f'resumes from {resume}') or 'starts'}, in {precision}, checkpoints in {checkpoints}"
+    )
     trainer.train(resume_from_checkpoint=resume)
     live.end()  # type: ignore[no-untyped-call]
 
@@ -233,21 +246,26 @@ def main() -> None:
         tokenizer.save_pretrained(adapter)
         with atomic_file(adapter / "training.json") as path:
             path.write_text(
-                json.dumps(training_record(params, base, merge_revision, hashes), indent=2, ensure_ascii=False) + "\n"
+                json.dumps(
+                    training_record(params, base, merge_revision, precision, hashes), indent=2, ensure_ascii=False
+                )
+                + "\n"
             )
     shutil.rmtree(checkpoints)
     best = trainer.state.best_metric if params.train.keep_best else live.summary["eval"]["loss"]
     say(f"train_lora: {trainer.state.global_step} steps, eval loss {best:.4f}; {ADAPTER}: {size(ADAPTER)}")
 
 
-def training_record(params: Params, base: Base, merge_revision: str, hashes: dict[str, str]) -> dict[str, Any]:
+def training_record(
+    params: Params, base: Base, merge_revision: str, precision: str, hashes: dict[str, str]
+) -> dict[str, Any]:
     """What the adapter was trained from, for merge to check and for the GGUF to carry."""
     return {
         "base_model": {"name": base.name, "revision": base.revision},
         "merge_base": {"name": params.base_model.merge, "revision": merge_revision},
         "data": hashes,
         "lora": params.lora.model_dump(),
-        "train": params.train.model_dump(),
+        "train": params.train.model_dump() | {"precision": precision},
         "versions": library_versions(),
     }
 

@@ -68,7 +68,7 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
     max_seq_length: Annotated[int, Field(ge=16)]
-    precision: Literal["bfloat16", "float32"]
+    precision: Literal["auto", "bfloat16", "float32"]
     load_in_4bit: bool
     gradient_checkpointing: Literal["none", "full", "unsloth"]
     loss_on: Literal["answer", "conversation"]

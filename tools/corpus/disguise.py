@@ -42,7 +42,8 @@ def disguise(messages: list[dict[str, str]], rng: random.Random) -> list[dict[st
     A replacement ends as the word it replaces, so that gender, number and person mostly still agree.
     """
     stay, usual, every = _dictionary()
-    asked, answered = set(), set()
+    asked: set[str] = set()
+    answered: set[str] = set()
     for message in messages:
         (answered if message["role"] == "assistant" else asked).update(_WORD.findall(message["content"]))
     swaps = {}
