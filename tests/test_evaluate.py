@@ -57,6 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "data/epic.schema.json").write_bytes((ROOT / "data/epic.schema.json").read_bytes())
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
+    params["base_model"] |= {"merge": "models/base-tiny", "merge_revision": None}
     params["quantize_gguf"]["methods"] = params["evaluate"]["methods"] = list(methods)
     params["evaluate"] |= {"max_answer_tokens": 32, "parallel": 2}
     params["gate"]["method"] = "q8_0"

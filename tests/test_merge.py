@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from ruamel.yaml import YAML
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -33,7 +34,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base in shards, an adapter with no zero in it, and what PEFT merges them to, in float32."""
     root = tmp_path_factory.mktemp("made")
     base = write_model(root / "models/base-tiny", shards=True)
-    shutil.copyfile(ROOT / "params.yaml", root / "params.yaml")
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["base_model"] |= {"merge": "models/base-tiny", "merge_revision": None}
+    params["merge"]["dtype"] = "bfloat16"
+    yaml.dump(params, root / "params.yaml")
     torch.manual_seed(1)
     model = get_peft_model(load(base), LoraConfig(r=4, lora_alpha=6, target_modules=ADAPTED, init_lora_weights=False))
     adapter = root / "models/adapter"

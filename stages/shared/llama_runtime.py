@@ -77,6 +77,8 @@ class Llama:
                 f"{self._file}: llama.cpp cannot load it (its reason stands above). Run `dvc repro -f quantize_gguf`."
             ) from None
         self._address = self._server.listening_address.removeprefix("http://")
+        # Its main loop answers this one: stopped before that loop begins, xllamacpp 2026.10 waits for ever.
+        self._ask("GET", "/slots")
         holds = self._ask("GET", "/v1/models")["data"][0]["meta"]["n_ctx_train"]
         if self._slot_context > holds:
             self._server = None

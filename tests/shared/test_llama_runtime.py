@@ -1,6 +1,8 @@
 """llama_runtime.py: a real GGUF of a tiny random model in the real llama.cpp."""
 
 import json
+import subprocess
+import sys
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -74,10 +76,10 @@ def test_an_answer_held_to_a_schema_is_the_schema_s_and_ends_itself(gguf: Path, 
 
 
 def test_answers_come_in_the_order_of_their_prompts(gguf: Path, prompts: list[list[int]]) -> None:
-    """Four slots end their first answers in another order than that of the prompts."""
-    with Llama(gguf, 4, 128) as llama:
-        alone = [llama.answers([prompt], 2, None, "one")[0].text for prompt in prompts]
-        together = [answer.text for answer in llama.answers(prompts, 2, None, "all")]
+    """Of three slots, the one that takes the first prompt is not the first to end."""
+    with Llama(gguf, 3, 128) as llama:
+        alone = [llama.answers([prompt], 12, None, "one")[0].text for prompt in prompts]
+        together = [answer.text for answer in llama.answers(prompts, 12, None, "all")]
     assert len(set(alone)) > 1
     assert together == alone
 
@@ -128,6 +130,30 @@ def test_more_context_than_the_model_holds_is_refused_with_both_numbers(gguf: Pa
         Llama(gguf, 1, 513),
     ):
         pass
+
+
+def test_a_file_that_is_let_go_at_once_never_hangs(gguf: Path) -> None:
+    code = (
+        "import sys, pathlib, stages.shared.llama_runtime as runtime\n"
+        "for _ in range(200):\n"
+        "    with runtime.Llama(pathlib.Path(sys.argv[1]), 1, 64): pass\n"
+    )
+    command = [sys.executable, "-c", code, str(gguf)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=120)
+
+
+def test_an_interrupted_answer_leaves_no_server_behind(
+    gguf: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt(text)
+
+    monkeypatch.setattr(llama_runtime, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(llama_runtime, "say", interrupt)
+    with pytest.raises(KeyboardInterrupt), Llama(gguf, 2, 512) as llama:
+        llama.answers(prompts, 400, None, "free")
+    with pytest.raises(ConnectionRefusedError):
+        HTTPConnection(llama._address).request("GET", "/health")
 
 
 def test_leaving_the_block_stops_the_server(gguf: Path) -> None:
