@@ -138,7 +138,7 @@ def write_configs(base: Path, merged: Path, dtype: str) -> None:
     (merged / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     file = base / "generation_config.json"
     generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    ends = generation.get("eos_token_id") or []
+    ends = generation.get("eos_token_id", [])
     ends = ends if isinstance(ends, list) else [ends]
     generation["eos_token_id"] = [end, *(token for token in ends if token != end)]
     (merged / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")

@@ -42,4 +42,4 @@ def write_sixteen_bit(
         out.write(len(text).to_bytes(8, "little") + text)
         for (expected, shape), (name, tensor) in zip(shapes.items(), tensors, strict=True):
             assert (name, list(tensor.shape)) == (expected, shape)
-            tensor.contiguous().view(torch.uint8).numpy().tofile(out)
+            tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tofile(out)
