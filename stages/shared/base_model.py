@@ -84,25 +84,34 @@ def weights_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:
+            size = file.stat().st_size
             length = int.from_bytes(handle.read(8), "little")
-            if length > file.stat().st_size:
+            if 8 + length > size:
                 raise SystemExit(f"{file}: its header does not fit in the file. Fetch the file again.")
             header = handle.read(length)
             digest.update(file.name.encode() + header)
             for name, tensor in json.loads(header).items():
                 if name != "__metadata__":
                     start, end = tensor["data_offsets"]
+                    if 8 + length + end > size:
+                        raise SystemExit(f"{file}: {name} does not fit in the file. Fetch the file again.")
                     handle.seek(8 + length + start)
                     digest.update(handle.read(min(_SAMPLE, end - start)))
     return digest.hexdigest()[:16]
 
 
 def _snapshot(name: str, revision: str | None, key: str, patterns: list[str]) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise SystemExit(f"params.yaml: {key}: {name!r} is neither a folder here nor a Hub repo id (owner/name).")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(name)
+        is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", name)
+    except HFValidationError:
+        is_repo = None
+    if not is_repo:
+        raise SystemExit(f"params.yaml: {key}: {name!r} is neither a folder here nor a Hub repo id (owner/name).")
     say(f"{name}: fetching from the Hub what the local cache lacks (revision {revision or 'main'})")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))

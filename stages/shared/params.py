@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -153,6 +154,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise SystemExit(f"{path}:{line}: not YAML: {error.problem or error.context}. Mend this line.") from None
+    except ReaderError as error:
+        line = path.read_text(encoding="utf-8").count("\n", 0, error.position) + 1
+        raise SystemExit(f"{path}:{line}: not YAML: character U+{error.character:04X}. Mend this line.") from None
     if not isinstance(values, dict):
         raise SystemExit(f"{path}: holds no sections. Restore it from Git.")
     try:

@@ -1,0 +1,181 @@
+"""train_lora: masks, resuming, refusals; a real model of two layers is trained."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from stages.format_chatml import format_row
+from stages.shared.base_model import weights_digest
+from stages.shared.chatml import Encoder
+from stages.shared.fingerprint import sha256
+from stages.train_lora import IGNORED, check_labels, example, last_checkpoint
+from tests.tiny_model import SENTENCES, write_model
+
+ROOT = Path(__file__).parent.parent
+ADAPTER = Path("models/adapter/adapter_model.safetensors")
+KNOBS = {
+    "train": "models/base-tiny",
+    "train_revision": "null",
+    "merge_revision": "null",
+    "r": "16",
+    "dropout": "0.1",  # draws random numbers at every step: a resumed run has to go on with them
+    "epochs": "3",
+    "micro_batch_size": "2",
+    "gradient_accumulation_steps": "2",
+    "max_seq_length": "512",
+    "logging_steps": "1",
+    "precision": "float32",
+}
+
+
+def test_the_loss_is_taken_on_the_answer_alone() -> None:
+    row = {"prompt_ids": [5, 6, 7], "answer_ids": [8, 9, 2]}
+    assert example(row, "answer") == {"input_ids": [5, 6, 7, 8, 9, 2], "labels": [IGNORED] * 3 + [8, 9, 2]}
+
+
+def test_the_loss_is_taken_on_the_whole_conversation_when_asked() -> None:
+    row = {"prompt_ids": [5, 6, 7], "answer_ids": [8, 9, 2]}
+    assert example(row, "conversation")["labels"] == [5, 6, 7, 8, 9, 2]
+
+
+@pytest.mark.parametrize("labels", [[IGNORED, IGNORED], [IGNORED, 8, 9], [IGNORED, 2, 9]])
+def test_a_row_that_would_not_teach_the_model_to_stop_is_refused_by_name(labels: list[int]) -> None:
+    with pytest.raises(SystemExit, match=r"EPIC-007: .*<\|im_end\|>"):
+        check_labels([{"input_ids": [1] * len(labels), "labels": labels}], ["EPIC-007"], end=2)
+
+
+def test_a_checkpoint_that_was_being_written_when_the_run_was_killed_is_not_resumed_from(tmp_path: Path) -> None:
+    for step, whole in ((2, True), (10, True), (12, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def set_knob(project: Path, name: str, value: str) -> None:
+    file = project / "params.yaml"
+    text, found = re.subn(rf"(?m)^  {name}: .*$", f"  {name}: {value}", file.read_text(encoding="utf-8"))
+    assert found == 1
+    file.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code, a tiny base and seven formatted rows in a folder of their own."""
+    root = tmp_path_factory.mktemp("made")
+    shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "params.yaml", root / "params.yaml")
+    for name, value in KNOBS.items():
+        set_knob(root, name, value)
+    base = write_model(root / "models/base-tiny")
+    encoder = Encoder(AutoTokenizer.from_pretrained(base))
+    (root / "data/chatml").mkdir(parents=True)
+    for split, numbers in (("train", range(1, 6)), ("eval", range(6, 8))):
+        rows = [
+            {
+                "input": {"context": SENTENCES[n % 3] * (1 + n % 2), "requerimientos": [SENTENCES[(n + 1) % 3]]},
+                "output": {"epic_id": f"EPIC-{n:03d}", "title": SENTENCES[(n + 2) % 3]},
+            }
+            for n in numbers
+        ]
+        lines = [json.dumps(format_row(row, "Eres un PM.", encoder)) + "\n" for row in rows]
+        (root / f"data/chatml/{split}.jsonl").write_text("".join(lines))
+    return root
+
+
+def train(project: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "stages.train_lora"]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "project"))
+
+
+@pytest.fixture(scope="module")
+def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder after a training that nothing interrupted."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("trained") / "project"))
+    done = train(root)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (root / "stdout").write_text(done.stdout, encoding="utf-8")
+    return root
+
+
+def test_a_killed_training_resumes_and_ends_with_the_very_bytes_of_an_uninterrupted_one(
+    trained: Path, project: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train_lora"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not list((project / "models/checkpoints").glob("*/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (project / "models/adapter").exists()
+
+    resumed = train(project)
+    assert "resumes from" in resumed.stdout
+    assert sha256(project / ADAPTER) == sha256(trained / ADAPTER)
+    assert not list((project / "models/checkpoints").iterdir())
+
+
+def test_the_adapter_says_what_it_was_trained_from(trained: Path) -> None:
+    record = json.loads((trained / "models/adapter/training.json").read_text(encoding="utf-8"))
+    revision = weights_digest(trained / "models/base-tiny")
+    assert record["base_model"] == record["merge_base"] == {"name": "models/base-tiny", "revision": revision}
+    assert record["data"]["train_sha256"] == sha256(trained / "data/chatml/train.jsonl")
+    assert record["data"]["eval_sha256"] == sha256(trained / "data/chatml/eval.jsonl")
+    assert record["lora"]["r"] == 16
+    assert (record["train"]["epochs"], record["train"]["precision"]) == (3, "float32")
+    assert (trained / "models/adapter/chat_template.jinja").is_file()
+
+
+def test_the_losses_are_logged_once_a_step_and_once_an_epoch(trained: Path) -> None:
+    plots = trained / "reports/train/plots/metrics"
+    # Five examples in effective batches of four are two steps an epoch.
+    for name, steps in (("train/loss", range(1, 7)), ("learning_rate", range(1, 7)), ("eval/loss", (2, 4, 6))):
+        header, *lines = (plots / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+        assert header == f"step\t{name.split('/')[-1]}"
+        assert [int(line.split("\t")[0]) for line in lines] == list(steps)
+    metrics = json.loads((trained / "reports/train/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["tokens_per_second"] > 0 and metrics["peak_memory_gib"] > 0
+
+
+def test_a_row_is_shown_with_its_mask_before_the_first_step(trained: Path) -> None:
+    lines = (trained / "stdout").read_text(encoding="utf-8").splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("one row: "))
+    assert lines[place + 1].startswith("  not trained: ...")
+    assert lines[place + 1].endswith("<|im_start|>assistant\\n'")
+    assert "epic_id" in lines[place + 2] and lines[place + 2].endswith("<|im_end|>'")
+    assert any(line.startswith("train_lora: 6 steps, eval loss ") for line in lines[place:])
+
+
+def test_an_optimizer_that_needs_a_gpu_is_refused_without_one(project: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    set_knob(project, "optimizer", "paged_adamw_8bit")
+    done = train(project)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("params.yaml: train.optimizer: paged_adamw_8bit needs a GPU")
+    assert not (project / "models/adapter").exists()
+
+
+def test_weights_other_than_the_pinned_ones_are_refused(project: Path) -> None:
+    set_knob(project, "train_revision", "'0000000000000000'")
+    done = train(project)
+    assert done.returncode == 1
+    assert "params.yaml pins base_model.train_revision to 0000000000000000" in done.stderr
