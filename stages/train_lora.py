@@ -13,6 +13,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from stages.shared.chatml import CHATML_TEMPLATE, IM_END
 from stages.shared.console import say, size
 from stages.shared.fingerprint import combined, library_versions, sha256
 from stages.shared.params import Params, TrainParams, load_params
+from stages.shared.train_plan import GIB, Plan, describe, epoch_order, machine_here, make_plan, read_shape
 
 if TYPE_CHECKING:
     from dvclive import Live
@@ -31,6 +33,7 @@ CHATML = Path("data/chatml")
 ADAPTER = Path("models/adapter")
 CHECKPOINTS = Path("models/checkpoints")
 REPORT = Path("reports/train")
+CODE = ("train_lora.py", "shared/chatml.py", "shared/train_plan.py")  # what decides how an adapter comes out
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 
 
@@ -71,7 +74,7 @@ def show_mask(row: dict[str, list[int]], tokenizer: "PreTrainedTokenizerBase") -
 
 def checkpoint_folder(params: Params, base: Base) -> Path:
     """Where this very training keeps its checkpoints: another data set, knob, code or version has another."""
-    code = [sha256(file) for file in (Path(__file__), Path(__file__).parent / "shared/chatml.py")]
+    code = [sha256(Path(__file__).parent / file) for file in CODE]
     data = [sha256(CHATML / "train.jsonl"), sha256(CHATML / "eval.jsonl")]
     knobs = [params.lora.model_dump_json(), params.train.model_dump_json(), base.name, base.revision]
     return CHECKPOINTS / combined([*code, *data, *knobs, json.dumps(library_versions())])
@@ -128,20 +131,36 @@ def precision_here(wanted: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def load_model(params: Params, base: Base, precision: str) -> tuple[Any, Any]:
-    """The base with a fresh adapter, and its tokenizer with our template."""
+def choose_plan(params: Params, base: Base, precision: str, lengths: list[int]) -> Plan:
+    """The fastest plan within this machine's memory, printed with its estimate; before any weight is read."""
+    # Unsloth sets the allocator up, which has to come before the GPU is first asked for anything.
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
     # Unsloth would time bfloat16 against float32 and choose: a coin toss is no knob.
     os.environ["UNSLOTH_CPU_BF16"] = "1" if precision == "bfloat16" else "0"
+    import unsloth  # noqa: F401  # isort: skip
     import torch
-    from unsloth import FastLanguageModel
-    from transformers import set_seed  # isort: skip
 
-    if "8bit" in params.train.optimizer and not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        if params.train.memory_limit_gib is not None:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, params.train.memory_limit_gib * GIB / total))
+    elif "8bit" in params.train.optimizer:
         raise SystemExit(
             f"params.yaml: train.optimizer: {params.train.optimizer} needs a GPU and there is none here. "
             "Set it to adamw_torch."
         )
+    shape, machine = read_shape(base.path, params.train.load_in_4bit), machine_here(params.train)
+    plan = make_plan(params, shape, machine, lengths, 2 if precision == "bfloat16" else 4)
+    say(f"train_lora: plan: {describe(plan, shape, machine)}")
+    return plan
+
+
+def load_model(params: Params, base: Base, precision: str, plan: Plan) -> tuple[Any, Any]:
+    """The base with a fresh adapter, and its tokenizer with our template."""
+    import torch
+    from transformers import set_seed
+    from unsloth import FastLanguageModel
+
     model, tokenizer = FastLanguageModel.from_pretrained(
         str(base.path),
         max_seq_length=params.train.max_seq_length,
@@ -151,6 +170,7 @@ def load_model(params: Params, base: Base, precision: str) -> tuple[Any, Any]:
     )
     tokenizer.chat_template = CHATML_TEMPLATE
     checkpointing: dict[str, bool | str] = {"none": False, "full": True, "unsloth": "unsloth"}
+    some_kept = {"checkpoint_skip_layers": plan.kept_layers} if torch.cuda.is_available() else {}
     set_seed(params.train.seed)
     model = FastLanguageModel.get_peft_model(
         model,
@@ -159,22 +179,27 @@ def load_model(params: Params, base: Base, precision: str) -> tuple[Any, Any]:
         lora_dropout=params.lora.dropout,
         target_modules=list(params.lora.target_modules),
         bias="none",
-        use_gradient_checkpointing=checkpointing[params.train.gradient_checkpointing],
+        use_gradient_checkpointing=checkpointing[plan.checkpointing],
         random_state=params.train.seed,
+        **some_kept,
     )
+    if not some_kept:  # Unsloth's CPU path has no such argument
+        for layer in model.base_model.model.model.layers[len(model.base_model.model.model.layers) - plan.kept_layers :]:
+            layer.gradient_checkpointing = False
     return model, tokenizer
 
 
-def arguments(train: TrainParams, precision: str, checkpoints: Path) -> Any:
+def arguments(train: TrainParams, precision: str, plan: Plan, checkpoints: Path) -> Any:
     """TRL's settings for our knobs; rows are tokenized already, so it must not touch them."""
+    import torch
     from trl import SFTConfig
 
     return SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=train.epochs,
-        per_device_train_batch_size=train.micro_batch_size,
-        per_device_eval_batch_size=train.micro_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        per_device_train_batch_size=plan.micro_batch_size,
+        per_device_eval_batch_size=plan.micro_batch_size,
+        gradient_accumulation_steps=plan.accumulation,
         learning_rate=train.learning_rate,
         warmup_steps=train.warmup_steps,
         optim=train.optimizer,
@@ -182,7 +207,8 @@ def arguments(train: TrainParams, precision: str, checkpoints: Path) -> Any:
         lr_scheduler_type=train.lr_scheduler,
         seed=train.seed,
         bf16=precision == "bfloat16",
-        max_length=train.max_seq_length,
+        max_length=None,  # format_chatml has refused what is too long
+        padding_free=torch.cuda.is_available(),
         logging_steps=train.logging_steps,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -204,36 +230,77 @@ def last_checkpoint(checkpoints: Path) -> str | None:
     return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
 
 
+def make_trainer(
+    params: Params,
+    plan: Plan,
+    precision: str,
+    model_and_tokenizer: tuple[Any, Any],
+    examples: dict[str, list[dict[str, list[int]]]],
+    checkpoints: Path,
+    callbacks: "list[TrainerCallback]",
+) -> Any:
+    """TRL's trainer over the tokenized examples of both splits, with the plan's order of the training ones."""
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    model, tokenizer = model_and_tokenizer
+    trainer: Any = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(examples["train"]),
+        eval_dataset=Dataset.from_list(examples["eval"]),
+        args=arguments(params.train, precision, plan, checkpoints),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    order = PlannedOrder([len(row["input_ids"]) for row in examples["train"]], params.train, plan)
+    trainer._get_train_sampler = lambda dataset=None: order
+    return trainer
+
+
+class PlannedOrder:
+    """The sampler that the plan was made for; accelerate tells it the epoch."""
+
+    def __init__(self, lengths: list[int], train: TrainParams, plan: Plan) -> None:
+        self._lengths, self._train, self._plan, self._epoch = lengths, train, plan, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order that the next iteration gives."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        plan = self._plan
+        return iter(epoch_order(self._lengths, self._train, plan.micro_batch_size, self._epoch, plan.padded))
+
+
 def main() -> None:
     """Train, evaluate every epoch, write the adapter and what it was trained from."""
     params = load_params()
     base = resolve_base(params.base_model.train, params.base_model.train_revision, "base_model.train")
     merge_revision = exact_revision(params.base_model.merge, params.base_model.merge_revision, "base_model.merge")
-    rows, eval_rows = read_rows("train"), read_rows("eval")
-    hashes = {f"{split}_sha256": sha256(CHATML / f"{split}.jsonl") for split in ("train", "eval")}
+    rows = {split: read_rows(split) for split in ("train", "eval")}
+    hashes = {f"{split}_sha256": sha256(CHATML / f"{split}.jsonl") for split in rows}
     checkpoints = checkpoint_folder(params, base)
 
+    examples = {split: [example(row, params.train.loss_on) for row in of_split] for split, of_split in rows.items()}
+    lengths = [len(row["input_ids"]) for row in examples["train"]]
     precision = precision_here(params.train.precision)
-    model, tokenizer = load_model(params, base, precision)
-    from datasets import Dataset
+    plan = choose_plan(params, base, precision, lengths)
+    model, tokenizer = load_model(params, base, precision, plan)
     from dvclive import Live
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
 
-    examples = [example(row, params.train.loss_on) for row in rows]
-    eval_examples = [example(row, params.train.loss_on) for row in eval_rows]
-    check_labels(examples, [row["epic_id"] for row in rows], tokenizer.convert_tokens_to_ids(IM_END))
-    show_mask(examples[0], tokenizer)
+    names = [row["epic_id"] for row in rows["train"]]
+    check_labels(examples["train"], names, tokenizer.convert_tokens_to_ids(IM_END))
+    show_mask(examples["train"][0], tokenizer)
     live = Live(str(REPORT), dvcyaml=None, save_dvc_exp=False, monitor_system=False)
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list(examples),
-        eval_dataset=Dataset.from_list(eval_examples),
-        args=arguments(params.train, precision, checkpoints),
-        callbacks=[reporter(live, sum(len(row["input_ids"]) for row in examples))],
+    live.summary["planned_memory_gib"] = round(plan.peak / GIB, 2)
+    trainer = make_trainer(
+        params, plan, precision, (model, tokenizer), examples, checkpoints, [reporter(live, sum(lengths))]
     )
-    trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(checkpoints)
     say(
         f"train_lora: {(resume and f'resumes from {resume}') or 'starts'}, in {precision}, checkpoints in {checkpoints}"

@@ -28,7 +28,7 @@ KNOBS = {
     "dropout": "0.1",  # draws random numbers at every step: a resumed run has to go on with them
     "epochs": "3",
     "micro_batch_size": "2",
-    "gradient_accumulation_steps": "2",
+    "effective_batch_size": "4",
     "max_seq_length": "512",
     "logging_steps": "1",
     "precision": "float32",

@@ -7,7 +7,8 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
@@ -18,6 +19,16 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Method = Literal["f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_m", "q4_0", "q5_0"]
 Linear = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def _auto_or_positive(value: Any) -> Any:
+    # One message for the pair: pydantic would report each half of the union on its own.
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("auto_or_positive", "Input should be auto or a whole number from 1")
+
+
+AutoOrPositive = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_positive)]
 
 
 class Section(BaseModel):
@@ -58,24 +69,36 @@ class LoraParams(Section):
 
 
 class TrainParams(Section):
-    """The training loop; the effective batch is micro_batch_size x gradient_accumulation_steps."""
+    """The training loop; `auto` leaves a choice to train_plan, which never changes the effective batch."""
 
     epochs: Positive
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     warmup_steps: Annotated[int, Field(ge=0)]
-    micro_batch_size: Positive
-    gradient_accumulation_steps: Positive
+    effective_batch_size: Positive
+    micro_batch_size: AutoOrPositive
+    gradient_checkpointing: Literal["auto", "none", "full", "unsloth"]
+    memory_limit_gib: Annotated[float, Field(gt=0)] | None
+    num_processes: Positive
     optimizer: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"]
     weight_decay: Annotated[float, Field(ge=0)]
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"]
     max_seq_length: Annotated[int, Field(ge=16)]
     precision: Literal["auto", "bfloat16", "float32"]
     load_in_4bit: bool
-    gradient_checkpointing: Literal["none", "full", "unsloth"]
     loss_on: Literal["answer", "conversation"]
     keep_best: bool
     logging_steps: Positive
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "TrainParams":
+        micro = 1 if self.micro_batch_size == "auto" else self.micro_batch_size
+        if self.effective_batch_size % (micro * self.num_processes):
+            raise ValueError(
+                f"train.effective_batch_size: {self.effective_batch_size} is not a multiple of "
+                f"train.micro_batch_size x train.num_processes ({micro} x {self.num_processes}). Change one of them."
+            )
+        return self
 
 
 class MergeParams(Section):
