@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The stages call `python`: let it be the one with the packages.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: pipeline test lint clean
+.PHONY: pipeline test lint verify experiments clean
 
 pipeline: $(READY)
 	dvc repro
@@ -23,12 +23,24 @@ lint: $(READY)
 	ruff format --check .
 	mypy stages
 
+# What a GGUF was made from, whether it is intact and right, how it scored.
+verify: $(READY)
+	@python -m tools.verify $(GGUF)
+
+# What was tried, one row each: the knobs that differ and the five numbers of reports/summary.json.
+NUMBERS := train_loss|eval_loss|schema_valid|requirement_coverage|size_mib
+KNOBS := (base_model|validate|format_chatml|lora|train|merge|quantize_gguf|evaluate|gate)\.(?!loss)
+experiments: $(READY)
+	@dvc exp show --no-pager --only-changed --keep '$(NUMBERS)' --drop '(?!Experiment|State|($(NUMBERS))$$|$(KNOBS))'
+
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing the packages of pyproject.toml into $(VENV) (about 2 GB, once)."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@# Unsloth last and without its requirements: pyproject.toml says why.
 	$(PIP) install --quiet --constraint constraints.txt --no-deps unsloth unsloth-zoo
+	@# Vega for the pages of `dvc plots`: DVC's own would fetch it from the network.
+	$(BIN)/python -c 'import vl_convert; print("{" + vl_convert.javascript_bundle() + "}")' > $(VENV)/vega.js
 	@touch $@
 
 clean:

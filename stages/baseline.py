@@ -41,7 +41,7 @@ def write_base(base: Base, method: str, scratch: Path) -> Path:
         tags=[],
         base_model=base.name,
         base_revision=base.revision,
-        training="{}",
+        provenance={},
     )
     write_ggufs(read_model(source), {method: target}, about)
     return target

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     folder = write_model(root / "models/base-tiny", max_position_embeddings=1024)
     write_rows(root / "data/chatml", Encoder(AutoTokenizer.from_pretrained(folder)))
-    about = About("Tiny", "For tests.", "apache-2.0", ["es"], [], "a/b", "0123", "{}")
+    about = About("Tiny", "For tests.", "apache-2.0", ["es"], [], "a/b", "0123", {})
     (root / "models/gguf").mkdir()
     methods = ("q4_k_m", "q8_0")
     targets = {method: root / f"models/gguf/MiPM_Senior-{method.upper()}.gguf" for method in methods}

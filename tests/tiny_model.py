@@ -72,7 +72,8 @@ def write_model(folder: Path, kind: str = "qwen2", tied: bool = True, shards: bo
         "base_model": {"name": "Qwen/Qwen2.5-Coder-14B-Instruct", "revision": "0123abcd"},
         "merge_base": {"name": "Qwen/Qwen2.5-Coder-14B-Instruct", "revision": "0123abcd"},
         "data": {"data/chatml/train.jsonl": "feed"},
-        "lora": {"r": 16, "alpha": 32},
+        "lora": {"r": 16, "alpha": 32, "target_modules": ["q_proj", "v_proj"]},
+        "train": {"epochs": 2, "learning_rate": 0.0002},
     }
     (folder / "training.json").write_text(json.dumps(training))
     return folder

@@ -7,7 +7,7 @@ llama.cpp's convert_hf_to_gguf.py gives a Qwen2 or Qwen3 model.
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class About:
         name: the model's name; also the stem of the file's.
         base_model: Hub repo id or folder of the base.
         base_revision: its exact revision.
-        training: what the adapter was trained from, as JSON text.
+        provenance: this project's own keys, each with its value.
 
     """
 
@@ -48,7 +48,7 @@ class About:
     tags: list[str]
     base_model: str
     base_revision: str
-    training: str
+    provenance: Mapping[str, str | bool]
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,11 @@ def _add_metadata(writer: "GGUFWriter", model: SourceModel, method: str, about: 
     if re.fullmatch(r"[\w.-]+/[\w.-]+", about.base_model) and not Path(about.base_model).is_dir():
         writer.add_base_model_organization(0, about.base_model.partition("/")[0])
         writer.add_base_model_repo_url(0, f"https://huggingface.co/{about.base_model}")
-    writer.add_string("pm_senior.training", about.training)
+    for key, value in about.provenance.items():
+        if isinstance(value, bool):
+            writer.add_bool(key, value)
+        else:
+            writer.add_string(key, value)
     writer.add_file_type(METHODS[method].file_type)
     writer.add_quantization_version(GGML_QUANT_VERSION)
 

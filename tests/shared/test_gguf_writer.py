@@ -22,7 +22,7 @@ ABOUT = About(
     tags=["epics"],
     base_model="Qwen/Qwen2.5-Coder-14B-Instruct",
     base_revision="0123abcd",
-    training='{"lora": {"r": 16}}',
+    provenance={"pm_senior.training": '{"lora": {"r": 16}}', "pm_senior.git.dirty": True},
 )
 PROMPT = [1, 40, 300, 77, 123, 2, 5, 260]
 # llama.cpp holds back a token until its bytes are whole characters; the pieces of characters are kept out.
@@ -103,6 +103,7 @@ def test_metadata_say_what_the_model_is_and_where_it_comes_from(files: dict[str,
         "general.base_model.0.version": "0123abcd",
         "general.base_model.0.repo_url": "https://huggingface.co/Qwen/Qwen2.5-Coder-14B-Instruct",
         "pm_senior.training": '{"lora": {"r": 16}}',
+        "pm_senior.git.dirty": True,
         "qwen2.context_length": 512,
         "qwen2.embedding_length": 256,
         "qwen2.block_count": 2,

@@ -16,7 +16,7 @@ from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.llama_runtime import Llama
 from tests.tiny_model import write_model
 
-ABOUT = About("Tiny", "For tests.", "apache-2.0", ["es"], [], "a/b", "0123", "{}")
+ABOUT = About("Tiny", "For tests.", "apache-2.0", ["es"], [], "a/b", "0123", {})
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"prioridad": {"enum": ["Alta", "Media"]}, "listo": {"type": "boolean"}},

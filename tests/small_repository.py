@@ -1,0 +1,87 @@
+"""A Git and DVC repository of this project with eight short Epics, in which the real pipeline runs in half a minute."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+GGUF = "models/gguf/MiPM_Senior-Q4_K_M.gguf"
+PARTS = (
+    *(".dvc/config", ".dvc/page.html", ".dvc/plots", ".dvcignore", ".gitignore", "constraints.txt", "dvc.yaml"),
+    *("data/epic.schema.json", "models/base-tiny", "stages", "tools"),
+)
+SUBJECTS = ("facturas", "turnos", "pedidos", "citas", "envíos", "contratos", "becas", "permisos")
+
+
+def run(*command: str, cwd: Path, fails: bool = False) -> str:
+    """What a command prints, on both channels; it must succeed, or fail if that is what is wanted."""
+    # The stages call `python`: let it be this one.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert (done.returncode != 0) == fails, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit everything that is not ignored."""
+    run("git", "add", "--all", cwd=folder)
+    run("git", "commit", "--quiet", "--message", message, cwd=folder)
+
+
+def git_identity(folder: Path) -> None:
+    """A name to commit under, whatever the machine's own settings."""
+    run("git", "config", "user.name", "Test", cwd=folder)
+    run("git", "config", "user.email", "test@localhost", cwd=folder)
+
+
+def write_repository(folder: Path) -> None:
+    """The project's own code and base model, a small data set, params for a short run; committed, nothing run."""
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    rows = [_row(number, subject) for number, subject in enumerate(SUBJECTS, start=1)]
+    for name, part_of in (("epics.jsonl", rows[:6]), ("epics_eval.jsonl", rows[6:])):
+        (folder / "data" / name).write_text("".join(part_of), encoding="utf-8")
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["validate"]["max_similarity"] = 1.0
+    params["train"] |= {"epochs": 1, "warmup_steps": 0}
+    params["quantize_gguf"]["methods"] = params["evaluate"]["methods"] = ["q4_k_m"]
+    params["evaluate"] |= {"max_answer_tokens": 16, "parallel": 2}
+    params["gate"] = {
+        "method": "q4_k_m",
+        "unconstrained": {"json_valid": 0.0},
+        "constrained": {"json_valid": 0.0},
+        "baseline_at_most": {"json_valid": 1.0},
+        "times_baseline": {"json_valid": 0.0},
+    }
+    yaml.dump(params, folder / "params.yaml")
+    run("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
+    git_identity(folder)
+    commit(folder, "Begin")
+
+
+def _row(number: int, subject: str) -> str:
+    row = {
+        "input": {
+            "context": f"Una empresa gestiona {subject} a mano y quiere un portal.",
+            "requerimientos": [f"Registrar {subject} en línea."],
+        },
+        "output": {
+            "epic_id": f"EPIC-{number:03}",
+            "title": f"Portal de {subject}",
+            "acceptance_criteria": [f"El portal registra {subject} en línea."],
+        },
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
