@@ -158,7 +158,7 @@ def _matmul_flops() -> float:
     import torch
 
     size, repeats = 4096, 20
-    matrix = torch.zeros(size, size, dtype=torch.bfloat16, device="cuda")
+    matrix = torch.randn(size, size, dtype=torch.bfloat16, device="cuda")
     event: Any = torch.cuda.Event
     begin, end = event(enable_timing=True), event(enable_timing=True)
     for _ in range(3):
