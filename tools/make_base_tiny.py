@@ -1,10 +1,11 @@
-"""Make models/base-tiny: train its tokenizer and its weights on the synthetic corpus, from a seed.
+"""Make models/base-tiny: train its tokenizer and its weights on the corpus, from a seed.
 
-Reads:  tools/corpus/ (the generator; nothing of data/ enters it)
+Reads:  tools/corpus/ (the generators; nothing of data/ enters them), the prose
 Writes: models/base-tiny/ (config.json, model.safetensors in bf16, tokenizer files, chat_template.jinja,
         training_curve.csv)
-Run:    python -m tools.make_base_tiny --minutes 10     on a machine with a CUDA GPU
-        python -m tools.make_base_tiny --minutes 1 --out DIR     on a CPU: it learns little, but it runs
+Run:    python -m tools.corpus.prose PROSE    fetches the real prose (Debian)
+        python -m tools.make_base_tiny --prose PROSE --minutes 0 --out DIR    the tokenizer alone
+        torchrun --nproc-per-node 2 -m tools.make_base_tiny --prose PROSE --tokenizer DIR --minutes 7    on 2 GPUs
 
 Architecture: Qwen2 (https://huggingface.co/docs/transformers/model_doc/qwen2). The tokenizer is byte-level BPE
 with Qwen2's pre-tokenizer, so that llama.cpp's `qwen2` pre-tokenizer splits text as it does.
@@ -17,6 +18,7 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed as dist
 from torch.nn import functional
 
 from stages.shared.atomic import atomic_folder
@@ -31,11 +34,19 @@ from stages.shared.chatml import CHATML_TEMPLATE, END_OF_TEXT, IM_END, IM_START
 from stages.shared.console import say, size
 from tools.corpus.disguise import disguise, stutter
 from tools.corpus.generate import conversations
+from tools.corpus.prose_documents import Library
+from tools.corpus.prose_documents import conversation as prose_conversation
 
 VOCABULARY = 8192
 CONTEXT = 4096
 TOKENIZER_CONVERSATIONS = 15_000
-DISGUISED, STUTTERED = 0.7, 0.2  # shares of the conversations
+PROSE = 0.4  # share of the conversations over real prose
+DISGUISED = 0.85  # share of the synthetic ones in which words are swapped
+STUTTERED = 0.2  # share of all whose answer stumbles
+BATCH = 16 * (CONTEXT + 2)  # tokens; as rows of CONTEXT // 2 or, in the last part of the run, of CONTEXT
+LONG_ROWS_FROM = 0.9  # of the run
+Stretch = tuple[str, bool]  # text, and whether the loss is taken on it
+Curve = list[list[float]]  # step, tokens, seconds, loss
 # Qwen2's own split: contractions, words with a leading space, single digits, punctuation, line breaks.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -49,22 +60,34 @@ SHAPE = {
 }
 
 
-def render(messages: list[dict[str, str]]) -> str:
-    """A conversation as ChatML, ended as a document."""
-    turns = (f"{IM_START}{m['role']}\n{m['content']}{IM_END}\n" for m in messages)
-    return "".join(turns) + END_OF_TEXT
+def corpus(seed: int, library: Library) -> Iterator[list[Stretch]]:
+    """The conversations to train on as ChatML, for ever; the same seed gives the same stream.
 
-
-def corpus(seed: int) -> Iterator[list[dict[str, str]]]:
-    """The conversations to train on, for ever; the same seed gives the same stream."""
+    No loss is taken on the questions of a disguised conversation, whose words nobody can guess.
+    """
     rng = random.Random(seed)
-    for messages in conversations(seed):
-        if rng.random() < DISGUISED:
-            messages = disguise(messages, rng)
-        yield stutter(messages, rng) if rng.random() < STUTTERED else messages
+    synthetic = conversations(seed)
+    while True:
+        guessable = True
+        if rng.random() < PROSE:
+            messages = prose_conversation(library, rng)
+        else:
+            messages = next(synthetic)
+            if rng.random() < DISGUISED:
+                messages, guessable = disguise(messages, rng), False
+        stretches: list[Stretch] = []
+        for number, message in enumerate(messages, start=1):
+            answer = message["role"] == "assistant"
+            stretches.append((f"{IM_START}{message['role']}\n", guessable))
+            if number == len(messages) and rng.random() < STUTTERED:
+                stretches += stutter(message["content"], rng)
+            else:
+                stretches.append((message["content"], guessable or answer))
+            stretches.append((f"{IM_END}\n", guessable or answer))
+        yield [*stretches, (END_OF_TEXT, True)]
 
 
-def train_tokenizer(seed: int, out: Path) -> Any:
+def train_tokenizer(seed: int, library: Library, out: Path) -> Any:
     """Byte-level BPE of `VOCABULARY` entries with the three ChatML tokens, saved to `out`."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import Qwen2TokenizerFast
@@ -84,7 +107,8 @@ def train_tokenizer(seed: int, out: Path) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (m["content"] for c in itertools.islice(corpus(seed), TOKENIZER_CONVERSATIONS) for m in c)
+    sample = itertools.islice(corpus(seed, library), TOKENIZER_CONVERSATIONS)
+    texts = (text for stretches in sample for text, _ in stretches if not text.startswith("<|"))
     tokenizer.train_from_iterator(texts, trainer)
     fast = Qwen2TokenizerFast(
         tokenizer_object=tokenizer,
@@ -99,32 +123,33 @@ def train_tokenizer(seed: int, out: Path) -> Any:
     return fast
 
 
-def _produce(tokenizer_file: str, seed: int, rows: int, queue: Any) -> None:
-    """Fill `queue` with uint16 arrays [rows, CONTEXT + 1] of packed documents, for ever."""
+def _produce(tokenizer_file: str, prose: Path, seed: int, queue: Any) -> None:
+    """Fill `queue` with int16 arrays [BATCH] of packed token ids, for ever; ids that are not learnt are negated."""
     from tokenizers import Tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(tokenizer_file)
-    source = (render(c) for c in corpus(seed))
+    source = (stretch for stretches in corpus(seed, Library(prose)) for stretch in stretches)
     buffer: list[int] = []
-    width = rows * (CONTEXT + 1)
     while True:
-        while len(buffer) < width:
-            for encoding in tokenizer.encode_batch(list(itertools.islice(source, 64)), add_special_tokens=False):
-                buffer.extend(encoding.ids)
-        queue.put(np.array(buffer[:width], dtype=np.uint16).reshape(rows, CONTEXT + 1))
-        buffer = buffer[width:]
+        while len(buffer) < BATCH:
+            some = list(itertools.islice(source, 512))
+            encodings = tokenizer.encode_batch([text for text, _ in some], add_special_tokens=False)
+            for encoding, (_, learnt) in zip(encodings, some, strict=True):
+                buffer.extend(encoding.ids if learnt else [-token for token in encoding.ids])
+        queue.put(np.array(buffer[:BATCH], dtype=np.int16))
+        buffer = buffer[BATCH:]
 
 
-def batches(out: Path, seed: int, rows: int, workers: int) -> Iterator[torch.Tensor]:
-    """Endless batches [rows, CONTEXT + 1] of token ids; the order depends on the workers' speed."""
+def batches(tokenizer: Path, prose: Path, seed: int, workers: int) -> Iterator[torch.Tensor]:
+    """Endless batches [BATCH] as `_produce` makes them; the order depends on the workers' speed."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue(maxsize=4 * workers)
     for worker in range(workers):
-        arguments = (str(out / "tokenizer.json"), seed + 1 + worker, rows, queue)
+        arguments = (str(tokenizer / "tokenizer.json"), prose, seed + worker, queue)
         context.Process(target=_produce, args=arguments, daemon=True).start()
     while True:
-        yield torch.from_numpy(queue.get().astype(np.int64))
+        yield torch.from_numpy(queue.get())
 
 
 def learning_rate(progress: float, peak: float) -> float:
@@ -134,11 +159,22 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.02) / 0.98))))
 
 
-def train(out: Path, seed: int, minutes: float, rows: int, workers: int, peak: float) -> None:
-    """Train the weights for `minutes`; the schedule follows the clock, so a slower machine just sees less."""
+def train(tokenizer: Path, prose: Path, seed: int, minutes: float, workers: int, peak: float) -> tuple[Any, Curve]:
+    """Train the weights for `minutes`; the schedule follows the clock, so a slower machine just sees less.
+
+    Under torchrun every process has its own GPU and its own stream of text; gradients are averaged.
+
+    Returns:
+        the model and its training curve: step, tokens, seconds and loss.
+
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if world > 1:
+        torch.cuda.set_device(rank)
+        dist.init_process_group("nccl")
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     config = Qwen2Config(
@@ -147,7 +183,7 @@ def train(out: Path, seed: int, minutes: float, rows: int, workers: int, peak: f
         eos_token_id=2, pad_token_id=0, bos_token_id=None, attn_implementation="sdpa", **SHAPE,
     )  # fmt: skip
     model = Qwen2ForCausalLM(config).to(device)
-    say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device}")
+    say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {world} {device}")
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     # Muon learns a small transformer's matrices from fewer tokens than AdamW does (https://kellerjordan.github.io/posts/muon/).
@@ -158,35 +194,49 @@ def train(out: Path, seed: int, minutes: float, rows: int, workers: int, peak: f
 
     def loss_of(ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device, dtype=torch.bfloat16):
-            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        return functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+            logits = model(input_ids=ids[:, :-1].abs(), use_cache=False).logits
+        labels = ids[:, 1:].flatten()
+        return functional.cross_entropy(logits.float().flatten(0, 1), labels.where(labels >= 0, -100))
 
-    step_loss = torch.compile(loss_of) if device == "cuda" else loss_of
-    curve, start, tokens, smooth = [], time.monotonic(), 0, 0.0
-    for step, ids in enumerate(batches(out, seed, rows, workers)):
+    step_loss = torch.compile(loss_of, dynamic=False) if device == "cuda" else loss_of
+    curve: Curve = []
+    start, tokens, smooth, progress = time.monotonic(), 0, 0.0, 0.0
+    for step, flat in enumerate(batches(tokenizer, prose, seed + 1000 * rank, workers)):
         if step == 3:
             start = time.monotonic()  # compilation and the workers' start are not training
-        progress = (time.monotonic() - start) / (60 * minutes) if step >= 3 else 0.0
+        if step >= 3 and step % 10 == 0:
+            progress = _agreed((time.monotonic() - start) / (60 * minutes), world)
         if progress >= 1:
             break
+        width = CONTEXT + 2 if progress > LONG_ROWS_FROM else CONTEXT // 2 + 1
+        ids = flat.to(device, non_blocking=True).long().view(-1, width)[:, : CONTEXT + 1]
         for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
             group["lr"] = max(learning_rate(progress, peak), peak * 1e-3)
-        loss = step_loss(ids.to(device, non_blocking=True))
+        loss = step_loss(ids)
         loss.backward()
+        if world > 1:
+            for parameter in model.parameters():
+                dist.all_reduce(parameter.grad, dist.ReduceOp.AVG)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        tokens += ids.numel()
+        tokens += world * ids.numel()
         if step % 20 == 0:
             smooth = loss.item()
             curve.append([step, tokens, round(time.monotonic() - start, 1), round(smooth, 4)])
-        if step % 200 == 0:
+        if step % 500 == 0 and rank == 0:
             rate = tokens / max(time.monotonic() - start, 1e-9)
             say(f"step {step}  {progress:4.0%}  {tokens / 1e6:.1f} M tokens  {rate / 1e3:.0f} k/s  loss {smooth:.4f}")
-    say(
-        f"done: {step} steps, {tokens / 1e6:.1f} M tokens, {(time.monotonic() - start) / 60:.1f} min, loss {smooth:.4f}"
-    )
+    spent = (time.monotonic() - start) / 60
+    if world > 1:
+        dist.destroy_process_group()
+    say(f"done: {step} steps, {tokens / 1e6:.1f} M tokens, {spent:.1f} min, loss {smooth:.4f}")
+    return model, curve
+
+
+def save(model: Any, curve: Curve, out: Path) -> None:
+    """Write the weights in bf16 and the curve."""
     model.to(torch.bfloat16)
     model.generation_config.do_sample = False
     model.generation_config.eos_token_id = 2
@@ -196,21 +246,42 @@ def train(out: Path, seed: int, minutes: float, rows: int, workers: int, peak: f
         csv.writer(handle).writerows([["step", "tokens", "seconds", "loss"], *curve])
 
 
+def _agreed(progress: float, world: int) -> float:
+    """The first process's clock, so that all of them take the same number of steps."""
+    if world == 1:
+        return progress
+    shared = torch.tensor(progress, device="cuda")
+    dist.broadcast(shared, 0)
+    return float(shared)
+
+
 def main() -> None:
     """Parse the arguments, make the tokenizer and the weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="training time")
     parser.add_argument("--seed", type=int, default=20261124)
-    parser.add_argument("--rows", type=int, default=32 if torch.cuda.is_available() else 1)
+    parser.add_argument("--prose", type=Path, required=True, help="what tools.corpus.prose wrote")
+    parser.add_argument("--tokenizer", type=Path, help="a folder whose tokenizer is taken instead of training one")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--out", type=Path, default=Path("models/base-tiny"))
     arguments = parser.parse_args()
+    knobs = (arguments.prose, arguments.seed, arguments.minutes, arguments.workers, arguments.learning_rate)
+    if "RANK" in os.environ and not arguments.tokenizer:
+        raise SystemExit("--tokenizer: needed under torchrun. Make one first with --minutes 0 --out DIR.")
+    if os.environ.get("RANK", "0") != "0":
+        train(arguments.tokenizer, *knobs)
+        return
     with atomic_folder(arguments.out) as out:
-        started = time.monotonic()
-        tokenizer = train_tokenizer(arguments.seed, out)
-        say(f"tokenizer: {len(tokenizer)} entries in {time.monotonic() - started:.0f} s")
-        train(out, arguments.seed, arguments.minutes, arguments.rows, arguments.workers, arguments.learning_rate)
+        if arguments.tokenizer:
+            for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+                shutil.copyfile(arguments.tokenizer / name, out / name)
+        else:
+            started = time.monotonic()
+            tokenizer = train_tokenizer(arguments.seed, Library(arguments.prose), out)
+            say(f"tokenizer: {len(tokenizer)} entries in {time.monotonic() - started:.0f} s")
+        if arguments.minutes:
+            save(*train(out, *knobs), out)
     say(f"{arguments.out}: {size(arguments.out)}")
 
 

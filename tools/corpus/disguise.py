@@ -16,9 +16,14 @@ from functools import cache
 from importlib.resources import files
 
 _WORD = re.compile(r"[A-Za-zÁÉÍÓÚÑÜáéíóúñü]{4,}")
-_PLAIN = re.compile(r"[\w,%€«»]+")
+_RUN = re.compile(r"(?: [\w,%€«»]+){2,}")  # words that stand in one line, each with the space before it
 _FREQUENT = 350  # words such as "para" or "cuando" hold a sentence together: they stay
-UNANNOUNCED = (0.0, 0.0, 0.6)  # largest share of the answer's own words that is swapped, one of these per conversation
+UNANNOUNCED = (
+    0.0,
+    0.0,
+    0.0,
+    0.3,
+)  # largest share of the answer's own words that is swapped, one of these per conversation
 _USUAL = 25_000  # nine in ten replacements are drawn from the words that people really use
 
 
@@ -33,7 +38,8 @@ def _dictionary() -> tuple[frozenset[str], dict[str, list[str]], dict[str, list[
         every[word[-2:]].append(word)
         if rank < _USUAL:
             usual[word[-2:]].append(word)
-    return frozenset(words[:_FREQUENT]), dict(usual), dict(every)
+    literals = {"true", "false", "null"}  # of JSON
+    return frozenset(words[:_FREQUENT]) | literals, dict(usual), dict(every)
 
 
 def disguise(messages: list[dict[str, str]], rng: random.Random) -> list[dict[str, str]]:
@@ -64,25 +70,21 @@ def disguise(messages: list[dict[str, str]], rng: random.Random) -> list[dict[st
     return [{"role": m["role"], "content": _WORD.sub(swap, m["content"])} for m in messages]
 
 
-def stutter(messages: list[dict[str, str]], rng: random.Random) -> list[dict[str, str]]:
-    """Repeat a few words of the last answer once or twice, then let it go on as if nothing had happened.
+def stutter(text: str, rng: random.Random) -> list[tuple[str, bool]]:
+    """A text in which a few words are repeated once or more, as stretches: (text, whether to learn it).
 
-    A small model that is unsure falls into repeating itself, and each round makes the next more likely. Having read
-    many answers that stumbled and went on, it goes on too.
+    A small model that is unsure falls into repeating itself, and each round makes the next more likely. The
+    repetitions are read and never learnt, only how the text goes on after them: so it learns to get out.
     """
-    *rest, last = messages
-    lines = last["content"].split("\n")
-    for place in rng.sample(range(len(lines)), min(len(lines), rng.randint(1, 3))):
-        words = lines[place].split(" ")
-        length = rng.randint(2, 7)
-        starts = [
-            start
-            for start in range(len(words) - length)
-            if all(_PLAIN.fullmatch(word) for word in words[start : start + length])
-        ]
-        if starts:
-            end = rng.choice(starts) + length
-            times = rng.choice((1, 1, 1, 2, 2, 3))
-            words[end:end] = words[end - length : end] * times
-            lines[place] = " ".join(words)
-    return [*rest, {"role": last["role"], "content": "\n".join(lines)}]
+    stretches: list[tuple[str, bool]] = []
+    written = 0
+    spots = list(_RUN.finditer(text))
+    for match in sorted(rng.sample(spots, min(len(spots), rng.randint(1, 4))), key=lambda match: match.start()):
+        words = match[0].split(" ")[1:]
+        length = min(len(words), rng.randint(1, 8))
+        start = rng.randint(0, len(words) - length)
+        end = match.start() + sum(len(word) + 1 for word in words[: start + length])
+        repeated = "".join(f" {word}" for word in words[start : start + length])
+        stretches += [(text[written:end], True), (repeated * rng.choice((1, 1, 2, 2, 3, 5)), False)]
+        written = end
+    return [*stretches, (text[written:], True)]
