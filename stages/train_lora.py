@@ -309,6 +309,8 @@ def main() -> None:
     live.end()  # type: ignore[no-untyped-call]
 
     with atomic_folder(ADAPTER) as adapter:
+        # PEFT keeps them as a set: every process would write another order, and the same training other bytes.
+        model.peft_config["default"].target_modules = sorted(params.lora.target_modules)
         model.save_pretrained(adapter, safe_serialization=True)
         tokenizer.save_pretrained(adapter)
         with atomic_file(adapter / "training.json") as path:

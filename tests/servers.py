@@ -1,0 +1,172 @@
+"""Real servers on the loopback interface: OpenSSH, nginx, and a wire between them and their clients that can be cut.
+
+They skip their tests with the reason where the program is not installed; with PM_SENIOR_REQUIRE_SERVERS=1 they fail.
+"""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+def program(name: str) -> str:
+    """The path of an installed program; where it is missing the test is skipped, or fails if it may not be."""
+    path = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if path is None:
+        reason = f"{name} is not installed"
+        if os.environ.get("PM_SENIOR_REQUIRE_SERVERS"):
+            pytest.fail(f"{reason}, and PM_SENIOR_REQUIRE_SERVERS is set")
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if server.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise RuntimeError(f"{server.args!r} does not listen on {port}: {log.read_text()}")
+
+
+@contextmanager
+def _serve(command: list[str], port: int, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        try:
+            _wait_for(port, server, log)
+            yield server
+        finally:
+            server.kill()
+            server.wait()
+
+
+class Sshd:
+    """An OpenSSH server with one client key, for the user that runs the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self._program, keygen = program("sshd"), program("ssh-keygen")
+        folder.mkdir()
+        self.folder, self.port, self.user = folder, free_port(), getpass.getuser()
+        self.key = folder / "client_key"
+        for key in (self.key, folder / "host_key"):
+            subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where root's sshd locks itself in
+        (folder / "config").write_text(
+            f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {folder}/host_key\nPidFile none\n"
+            f"AuthorizedKeysFile {self.key}.pub\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+            "PermitRootLogin prohibit-password\nStrictModes no\nSubsystem sftp internal-sftp\n"
+        )
+
+    @contextmanager
+    def running(self) -> Iterator["Sshd"]:
+        """The server, for the length of a `with` block."""
+        command = [self._program, "-D", "-e", "-f", str(self.folder / "config")]
+        with _serve(command, self.port, self.folder / "log") as self._server:
+            yield self
+
+    def kill_sessions(self) -> None:
+        """Kill the processes of open connections; the listening one goes on."""
+        for session in psutil.Process(self._server.pid).children(recursive=True):
+            session.kill()
+
+
+class Nginx:
+    """An nginx that serves a folder, read-only."""
+
+    def __init__(self, folder: Path, serves: Path) -> None:
+        self._program = program("nginx")
+        folder.mkdir()
+        self.folder, self.port = folder, free_port()
+        scratch = "".join(
+            f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        user = f"user {getpass.getuser()};" if os.getuid() == 0 else ""
+        (folder / "nginx.conf").write_text(
+            f"{user} daemon off; master_process off; pid {folder}/pid; error_log stderr; events {{}}\n"
+            f"http {{ access_log off; {scratch}\n"
+            f"server {{ listen 127.0.0.1:{self.port}; root {serves};\n"
+            "location / { limit_except GET { deny all; } } } }\n"
+        )
+
+    @contextmanager
+    def running(self) -> Iterator["Nginx"]:
+        """The server, for the length of a `with` block."""
+        command = [self._program, "-c", str(self.folder / "nginx.conf"), "-e", "stderr"]
+        with _serve(command, self.port, self.folder / "log") as self._server:
+            yield self
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        self._server.kill()
+
+
+@contextmanager
+def cut_wire(to_port: int, after_bytes: int, towards_server: bool, cut: Callable[[], None]) -> Iterator[int]:
+    """A port that leads to another; when so many bytes have gone one way it cuts everything and stays dead.
+
+    Args:
+        to_port: the server's.
+        after_bytes: how many bytes still arrive.
+        towards_server: which way they are counted: what is sent to the server, or what comes from it.
+        cut: called at that moment.
+
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    open_sockets: list[socket.socket] = []
+    passed, lock, dead = [0], threading.Lock(), threading.Event()
+
+    def pump(source: socket.socket, target: socket.socket, counts: bool) -> None:
+        try:
+            while block := source.recv(65536):
+                target.sendall(block)
+                with lock:
+                    passed[0] += len(block) if counts else 0
+                    if passed[0] > after_bytes and not dead.is_set():
+                        dead.set()
+                        cut()
+                        for each in open_sockets:
+                            each.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        for each in (source, target):
+            each.close()
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            if dead.is_set():
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", to_port))
+            open_sockets.extend((client, server))
+            for source, target, counts in ((client, server, towards_server), (server, client, not towards_server)):
+                threading.Thread(target=pump, args=(source, target, counts), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.close()
