@@ -7,17 +7,19 @@ Resume: models/checkpoints/<fingerprint of data, params, code and versions>; rem
 Alone:  python -m stages.train_lora
 """
 
+import io
 import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.shared.atomic import atomic_file, atomic_folder
+from stages.shared.atomic import atomic_file, atomic_folder, disk_is_full, no_space_left
 from stages.shared.base_model import Base, exact_revision, resolve_base
 from stages.shared.chatml import CHATML_TEMPLATE, IM_END
 from stages.shared.console import say, size
@@ -76,8 +78,25 @@ def checkpoint_folder(params: Params, base: Base) -> Path:
     """Where this very training keeps its checkpoints: another data set, knob, code or version has another."""
     code = [sha256(Path(__file__).parent / file) for file in CODE]
     data = [sha256(CHATML / "train.jsonl"), sha256(CHATML / "eval.jsonl")]
-    knobs = [params.lora.model_dump_json(), params.train.model_dump_json(), base.name, base.revision]
+    # These only say how the same steps are computed: a run that lacked memory goes on with others.
+    how = {"micro_batch_size", "gradient_checkpointing", "memory_limit_gib"}
+    knobs = [params.lora.model_dump_json(), params.train.model_dump_json(exclude=how), base.name, base.revision]
     return CHECKPOINTS / combined([*code, *data, *knobs, json.dumps(library_versions())])
+
+
+def launch(processes: int) -> None:
+    """Run this stage as several processes that share each effective batch, under accelerate's launcher.
+
+    Raises:
+        SystemExit: one of them failed; it has said why.
+
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    options = ["--multi_gpu", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    counts = [f"--num_processes={processes}", f"--num_cpu_threads_per_process={threads}", "--main_process_port=0"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *counts, "-m", "stages.train_lora"]
+    if subprocess.run(command, check=False).returncode:
+        raise SystemExit("train_lora: one of its processes failed; what it said stands above.")
 
 
 def peak_memory_gib() -> float:
@@ -90,7 +109,7 @@ def peak_memory_gib() -> float:
     return float(peak / 2**30 if sys.platform == "darwin" else peak / 2**20)
 
 
-def reporter(live: "Live", tokens_per_epoch: int) -> "TrainerCallback":
+def reporter(live: "Live", plan: Plan, tokens_per_epoch: int) -> "TrainerCallback":
     """A callback that writes losses and learning rate to DVCLive and a progress line per tenth of the run."""
     from transformers import TrainerCallback
 
@@ -117,6 +136,7 @@ def reporter(live: "Live", tokens_per_epoch: int) -> "TrainerCallback":
             seconds = time.monotonic() - self.started - self.evaluating
             live.summary["tokens_per_second"] = round(tokens / seconds, 1)
             live.summary["peak_memory_gib"] = round(peak_memory_gib(), 2)
+            live.summary["planned_memory_gib"] = round(plan.peak / GIB, 2)
 
     return Reporter()
 
@@ -150,7 +170,14 @@ def choose_plan(params: Params, base: Base, precision: str, lengths: list[int]) 
             "Set it to adamw_torch."
         )
     shape, machine = read_shape(base.path, params.train.load_in_4bit), machine_here(params.train)
-    plan = make_plan(params, shape, machine, lengths, 2 if precision == "bfloat16" else 4)
+    plans = [make_plan(params, shape, machine, lengths, 2 if precision == "bfloat16" else 4)]
+    if params.train.num_processes > 1:
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        PartialState(cpu=machine.device == "cpu")
+        broadcast_object_list(plans)  # free memory differs from card to card, the steps may not
+    plan = plans[0]
     say(f"train_lora: plan: {describe(plan, shape, machine)}")
     return plan
 
@@ -219,6 +246,7 @@ def arguments(train: TrainParams, precision: str, plan: Plan, checkpoints: Path)
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         gradient_checkpointing=False,  # Unsloth has set it on the model
+        ddp_find_unused_parameters=False,
         report_to="none",
         disable_tqdm=True,
     )
@@ -278,8 +306,19 @@ class PlannedOrder:
 
 
 def main() -> None:
-    """Train, evaluate every epoch, write the adapter and what it was trained from."""
+    """Train here, or in as many processes as params.yaml says."""
     params = load_params()
+    if params.train.num_processes > 1 and "LOCAL_RANK" not in os.environ:
+        launch(params.train.num_processes)
+    else:
+        run(params)
+
+
+def run(params: Params) -> None:
+    """Train, evaluate every epoch, write the adapter and what it was trained from."""
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:
+        sys.stdout = io.StringIO()  # one voice is enough
     base = resolve_base(params.base_model.train, params.base_model.train_revision, "base_model.train")
     merge_revision = exact_revision(params.base_model.merge, params.base_model.merge_revision, "base_model.merge")
     rows = {split: read_rows(split) for split in ("train", "eval")}
@@ -296,16 +335,17 @@ def main() -> None:
     names = [row["epic_id"] for row in rows["train"]]
     check_labels(examples["train"], names, tokenizer.convert_tokens_to_ids(IM_END))
     show_mask(examples["train"][0], tokenizer)
-    live = Live(str(REPORT), dvcyaml=None, save_dvc_exp=False, monitor_system=False)
-    live.summary["planned_memory_gib"] = round(plan.peak / GIB, 2)
-    trainer = make_trainer(
-        params, plan, precision, (model, tokenizer), examples, checkpoints, [reporter(live, sum(lengths))]
-    )
+    live = Live(str(REPORT), dvcyaml=None, save_dvc_exp=False, monitor_system=False) if first else None
+    callbacks = [reporter(live, plan, sum(lengths))] if live else []
+    trainer = make_trainer(params, plan, precision, (model, tokenizer), examples, checkpoints, callbacks)
     resume = last_checkpoint(checkpoints)
     say(
         f"train_lora: {(resume and f'resumes from {resume}') or 'starts'}, in {precision}, checkpoints in {checkpoints}"
     )
-    trainer.train(resume_from_checkpoint=resume)
+    train(trainer, resume, plan, checkpoints)
+    trainer.accelerator.wait_for_everyone()
+    if live is None:
+        return
     live.end()  # type: ignore[no-untyped-call]
 
     with atomic_folder(ADAPTER) as adapter:
@@ -323,6 +363,35 @@ def main() -> None:
     shutil.rmtree(checkpoints)
     best = trainer.state.best_metric if params.train.keep_best else live.summary["eval"]["loss"]
     say(f"train_lora: {trainer.state.global_step} steps, eval loss {best:.4f}; {ADAPTER}: {size(ADAPTER)}")
+
+
+def train(trainer: Any, resume: str | None, plan: Plan, checkpoints: Path) -> None:
+    """Run the trainer; what a user can mend is said in one line, and the checkpoints stay.
+
+    Raises:
+        SystemExit: out of memory, or out of disk.
+
+    """
+    from accelerate.utils.memory import should_reduce_batch_size
+    from safetensors import SafetensorError
+
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except (RuntimeError, OSError, SafetensorError) as error:
+        if no_space_left(checkpoints.parent):
+            for torn in checkpoints.glob("checkpoint-*"):
+                if not (torn / "trainer_state.json").is_file():
+                    shutil.rmtree(torn)
+            raise disk_is_full(checkpoints) from None
+        if should_reduce_batch_size(error) or "out of memory" in str(error):
+            used = peak_memory_gib()
+            raise SystemExit(
+                f"train_lora: out of memory in step {trainer.state.global_step + 1} of {trainer.state.max_steps}: "
+                f"{used:.1f} GiB were in use, {plan.peak / GIB:.1f} GiB were planned for. Set train.memory_limit_gib "
+                f"to {0.9 * min(used, plan.peak / GIB):.1f} in params.yaml and run it again: it goes on from the last "
+                f"checkpoint in {checkpoints} with a smaller plan."
+            ) from None
+        raise
 
 
 def training_record(

@@ -97,6 +97,17 @@ def train(project: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=600)
 
 
+def kill_after_the_first_checkpoint(project: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train_lora"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not list((project / "models/checkpoints").glob("*/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture
 def project(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "project"))
@@ -115,14 +126,7 @@ def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_training_resumes_and_ends_with_the_very_bytes_of_an_uninterrupted_one(
     trained: Path, project: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train_lora"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not list((project / "models/checkpoints").glob("*/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_after_the_first_checkpoint(project)
     assert not (project / "models/adapter").exists()
 
     resumed = train(project)
@@ -179,3 +183,86 @@ def test_weights_other_than_the_pinned_ones_are_refused(project: Path) -> None:
     done = train(project)
     assert done.returncode == 1
     assert "params.yaml pins base_model.train_revision to 0000000000000000" in done.stderr
+
+
+def test_after_a_kill_a_changed_param_starts_afresh_and_a_changed_memory_limit_goes_on(project: Path) -> None:
+    kill_after_the_first_checkpoint(project)
+    set_knob(project, "memory_limit_gib", "8.0")
+    going_on = checkpoints_of(project)
+    set_knob(project, "r", "4")
+    assert checkpoints_of(project) != going_on
+    assert going_on in {folder.name for folder in (project / "models/checkpoints").iterdir()}
+    done = train(project)
+    assert "train_lora: starts," in done.stdout and done.returncode == 0, done.stderr[-2000:]
+
+
+def checkpoints_of(project: Path) -> str:
+    """The name of the checkpoints' folder that a training with this project's params would use."""
+    code = (
+        "from stages.train_lora import *; params = load_params(); "
+        "base = resolve_base(params.base_model.train, None, 'base_model.train'); "
+        "print(checkpoint_folder(params, base).name)"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_part_of_a_checkpoint_or_an_adapter(project: Path) -> None:
+    small = project / "models/checkpoints"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
+    try:
+        done = train(project)
+        left = list(small.glob("*/checkpoint-*"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert done.returncode == 1
+    assert re.match(r"models/checkpoints/\w+: the disk is full: ", done.stderr.strip().splitlines()[-1])
+    assert "Traceback" not in done.stderr
+    assert left == []
+    assert not (project / "models/adapter").exists()
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import stages.train_lora as stage
+from transformers import TrainerCallback
+
+class Squeeze(TrainerCallback):
+    def on_save(self, args, state, control, **_):
+        import psutil
+        room = psutil.Process().memory_info().vms + 4 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+
+made = stage.make_trainer
+def with_squeeze(*given):
+    trainer = made(*given)
+    trainer.add_callback(Squeeze())
+    # The first step after the first checkpoint asks for more than there is left.
+    import torch
+    step = trainer.training_step
+    def greedy(*its, **named):
+        if trainer.state.global_step == 2:
+            torch.empty(2**30)
+        return step(*its, **named)
+    trainer.training_step = greedy
+    return trainer
+stage.make_trainer = with_squeeze
+stage.main()
+"""
+
+
+def test_running_out_of_memory_in_a_step_is_told_in_one_line_and_keeps_the_checkpoint(project: Path) -> None:
+    command = [sys.executable, "-c", SHORT_OF_MEMORY]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("train_lora: out of memory in step 3 of 6: ")
+    assert "Set train.memory_limit_gib to " in said
+    assert "Traceback" not in done.stderr
+    assert list((project / "models/checkpoints").glob("*/checkpoint-2/trainer_state.json"))

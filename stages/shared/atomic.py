@@ -6,6 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_FULL = 2**20  # bytes; the file that did not fit has taken the rest
+
+
+def no_space_left(folder: Path) -> bool:
+    """Whether the disk under a folder is full, so that an error in writing there needs no other explanation."""
+    return shutil.disk_usage(folder).free < _FULL
+
+
+def disk_is_full(target: Path) -> SystemExit:
+    """The line for a user whose disk is full."""
+    return SystemExit(
+        f"{target}: the disk is full: no room is left in {target.parent.resolve()}. Free some (`dvc gc --workspace` "
+        "removes cached files that nothing here needs any more) and run it again."
+    )
+
 
 def _partial(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
@@ -31,8 +46,11 @@ def atomic_file(target: Path) -> Iterator[Path]:
         yield partial
         _flush(partial)
         partial.replace(target)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and no_space_left(target.parent)
         _remove(partial)
+        if full:
+            raise disk_is_full(target) from None
         raise
 
 
@@ -50,8 +68,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 _flush(file)
         _remove(target)
         partial.replace(target)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and no_space_left(target.parent)
         _remove(partial)
+        if full:
+            raise disk_is_full(target) from None
         raise
 
 
