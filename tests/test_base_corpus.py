@@ -23,7 +23,7 @@ from tools.make_base_tiny import Stretch, corpus, train_tokenizer
 pytest.importorskip("spellchecker", reason="pyspellchecker (the extra `corpus`) is not installed")
 
 ROOT = Path(__file__).parents[1]
-SAMPLE, SEED = 3_000, 5
+SAMPLE, SEED, DISGUISED = 3_000, 5, 0.6
 EPIC_KEYS = ("epicid", "acceptancecriteria", "userstories", "businessvalue", "outofscope", "successmetrics")
 SHARED = "bodega almacén pedido factura camión horario cliente tarifa aviso jefatura muelle palé".split()
 OWN = "resumen ventaja riesgo mejora equipo tablero".split()
@@ -59,7 +59,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 @pytest.fixture(scope="module")
 def sample(library: Library) -> list[list[Stretch]]:
-    return list(itertools.islice(corpus(SEED, library), SAMPLE))
+    return list(itertools.islice(corpus(SEED, library, DISGUISED), SAMPLE))
 
 
 def test_the_same_seed_gives_the_same_disguise() -> None:
@@ -131,9 +131,9 @@ def test_a_stutter_leaves_alone_what_is_no_run_of_words() -> None:
 
 
 def test_the_same_seed_gives_the_same_stream(library: Library) -> None:
-    first = list(itertools.islice(corpus(3, library), 100))
-    assert first == list(itertools.islice(corpus(3, library), 100))
-    assert first != list(itertools.islice(corpus(4, library), 100))
+    first = list(itertools.islice(corpus(3, library, DISGUISED), 100))
+    assert first == list(itertools.islice(corpus(3, library, DISGUISED), 100))
+    assert first != list(itertools.islice(corpus(4, library, DISGUISED), 100))
 
 
 def test_the_answers_are_learnt_and_the_questions_of_a_disguised_conversation_are_not(
@@ -151,7 +151,7 @@ def test_the_answers_are_learnt_and_the_questions_of_a_disguised_conversation_ar
             elif text == f"{IM_END}\n" and role == "assistant":
                 assert learnt
     share = asked[False] / sum(asked.values())
-    assert abs(share - (1 - make_base_tiny.PROSE) * make_base_tiny.DISGUISED) < 0.05
+    assert abs(share - (1 - make_base_tiny.PROSE) * DISGUISED) < 0.05
 
 
 def test_no_document_holds_a_key_of_an_epic(sample: list[list[Stretch]]) -> None:

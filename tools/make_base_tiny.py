@@ -21,6 +21,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,41 @@ VOCABULARY = 8192
 CONTEXT = 4096
 TOKENIZER_CONVERSATIONS = 15_000
 PROSE = 0.4  # share of the conversations over real prose
-DISGUISED = 0.85  # share of the synthetic ones in which words are swapped
 STUTTERED = 0.2  # share of all whose answer stumbles
 BATCH = 16 * (CONTEXT + 2)  # tokens; as rows of CONTEXT // 2 or, in the last part of the run, of CONTEXT
 LONG_ROWS_FROM = 0.9  # of the run
 Stretch = tuple[str, bool]  # text, and whether the loss is taken on it
 Curve = list[list[float]]  # step, tokens, seconds, loss
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The command line.
+
+    Attributes:
+        prose: what `tools.corpus.prose` wrote.
+        tokenizer: a folder whose tokenizer is taken instead of training one.
+        start: a folder whose weights are trained on instead of random ones.
+        minutes: training time.
+        disguised: share of the synthetic conversations in which words are swapped.
+        seed: of weights and texts.
+        workers: processes that write text, for each GPU.
+        learning_rate: its peak.
+        out: the folder to write.
+
+    """
+
+    prose: Path
+    tokenizer: Path | None
+    start: Path | None
+    minutes: float
+    disguised: float
+    seed: int
+    workers: int
+    learning_rate: float
+    out: Path
+
+
 # Qwen2's own split: contractions, words with a leading space, single digits, punctuation, line breaks.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -60,10 +90,11 @@ SHAPE = {
 }
 
 
-def corpus(seed: int, library: Library) -> Iterator[list[Stretch]]:
+def corpus(seed: int, library: Library, disguised: float) -> Iterator[list[Stretch]]:
     """The conversations to train on as ChatML, for ever; the same seed gives the same stream.
 
-    No loss is taken on the questions of a disguised conversation, whose words nobody can guess.
+    In the share `disguised` of the synthetic ones, words are swapped; no loss is taken on their questions, which
+    nobody could guess.
     """
     rng = random.Random(seed)
     synthetic = conversations(seed)
@@ -73,7 +104,7 @@ def corpus(seed: int, library: Library) -> Iterator[list[Stretch]]:
             messages = prose_conversation(library, rng)
         else:
             messages = next(synthetic)
-            if rng.random() < DISGUISED:
+            if rng.random() < disguised:
                 messages, guessable = disguise(messages, rng), False
         stretches: list[Stretch] = []
         for number, message in enumerate(messages, start=1):
@@ -107,7 +138,7 @@ def train_tokenizer(seed: int, library: Library, out: Path) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    sample = itertools.islice(corpus(seed, library), TOKENIZER_CONVERSATIONS)
+    sample = itertools.islice(corpus(seed, library, 0.4), TOKENIZER_CONVERSATIONS)
     texts = (text for stretches in sample for text, _ in stretches if not text.startswith("<|"))
     tokenizer.train_from_iterator(texts, trainer)
     fast = Qwen2TokenizerFast(
@@ -123,13 +154,13 @@ def train_tokenizer(seed: int, library: Library, out: Path) -> Any:
     return fast
 
 
-def _produce(tokenizer_file: str, prose: Path, seed: int, queue: Any) -> None:
+def _produce(tokenizer_file: str, prose: Path, seed: int, disguised: float, queue: Any) -> None:
     """Fill `queue` with int16 arrays [BATCH] of packed token ids, for ever; ids that are not learnt are negated."""
     from tokenizers import Tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(tokenizer_file)
-    source = (stretch for stretches in corpus(seed, Library(prose)) for stretch in stretches)
+    source = (stretch for stretches in corpus(seed, Library(prose), disguised) for stretch in stretches)
     buffer: list[int] = []
     while True:
         while len(buffer) < BATCH:
@@ -141,12 +172,12 @@ def _produce(tokenizer_file: str, prose: Path, seed: int, queue: Any) -> None:
         buffer = buffer[BATCH:]
 
 
-def batches(tokenizer: Path, prose: Path, seed: int, workers: int) -> Iterator[torch.Tensor]:
+def batches(folder: Path, knobs: Knobs, seed: int) -> Iterator[torch.Tensor]:
     """Endless batches [BATCH] as `_produce` makes them; the order depends on the workers' speed."""
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue(maxsize=4 * workers)
-    for worker in range(workers):
-        arguments = (str(tokenizer / "tokenizer.json"), prose, seed + worker, queue)
+    queue = context.Queue(maxsize=4 * knobs.workers)
+    for worker in range(knobs.workers):
+        arguments = (str(folder / "tokenizer.json"), knobs.prose, seed + worker, knobs.disguised, queue)
         context.Process(target=_produce, args=arguments, daemon=True).start()
     while True:
         yield torch.from_numpy(queue.get())
@@ -159,8 +190,8 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.02) / 0.98))))
 
 
-def train(tokenizer: Path, prose: Path, seed: int, minutes: float, workers: int, peak: float) -> tuple[Any, Curve]:
-    """Train the weights for `minutes`; the schedule follows the clock, so a slower machine just sees less.
+def train(folder: Path, knobs: Knobs) -> tuple[Any, Curve]:
+    """Train the weights with the tokenizer in `folder`; the schedule follows the clock: a slower machine sees less.
 
     Under torchrun every process has its own GPU and its own stream of text; gradients are averaged.
 
@@ -175,14 +206,18 @@ def train(tokenizer: Path, prose: Path, seed: int, minutes: float, workers: int,
     if world > 1:
         torch.cuda.set_device(rank)
         dist.init_process_group("nccl")
-    torch.manual_seed(seed)
+    torch.manual_seed(knobs.seed)
     torch.set_float32_matmul_precision("high")
     config = Qwen2Config(
         vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, tie_word_embeddings=True, rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 100_000.0}, use_cache=True,
         eos_token_id=2, pad_token_id=0, bos_token_id=None, attn_implementation="sdpa", **SHAPE,
     )  # fmt: skip
-    model = Qwen2ForCausalLM(config).to(device)
+    model = Qwen2ForCausalLM(config)
+    if knobs.start:
+        model = Qwen2ForCausalLM.from_pretrained(knobs.start, dtype=torch.float32)
+    model.to(device)
+    peak = knobs.learning_rate
     say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {world} {device}")
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
@@ -201,11 +236,11 @@ def train(tokenizer: Path, prose: Path, seed: int, minutes: float, workers: int,
     step_loss = torch.compile(loss_of, dynamic=False) if device == "cuda" else loss_of
     curve: Curve = []
     start, tokens, smooth, progress = time.monotonic(), 0, 0.0, 0.0
-    for step, flat in enumerate(batches(tokenizer, prose, seed + 1000 * rank, workers)):
+    for step, flat in enumerate(batches(folder, knobs, knobs.seed + 1000 * rank)):
         if step == 3:
             start = time.monotonic()  # compilation and the workers' start are not training
         if step >= 3 and step % 10 == 0:
-            progress = _agreed((time.monotonic() - start) / (60 * minutes), world)
+            progress = _agreed((time.monotonic() - start) / (60 * knobs.minutes), world)
         if progress >= 1:
             break
         width = CONTEXT + 2 if progress > LONG_ROWS_FROM else CONTEXT // 2 + 1
@@ -258,31 +293,32 @@ def _agreed(progress: float, world: int) -> float:
 def main() -> None:
     """Parse the arguments, make the tokenizer and the weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="training time")
-    parser.add_argument("--seed", type=int, default=20261124)
     parser.add_argument("--prose", type=Path, required=True, help="what tools.corpus.prose wrote")
     parser.add_argument("--tokenizer", type=Path, help="a folder whose tokenizer is taken instead of training one")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
+    parser.add_argument("--start", type=Path, help="a folder whose weights are trained on instead of random ones")
+    parser.add_argument("--minutes", type=float, default=10.0, help="training time")
+    parser.add_argument("--disguised", type=float, default=0.85, help="share of the texts with swapped words")
+    parser.add_argument("--seed", type=int, default=20261124)
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="for each GPU")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--out", type=Path, default=Path("models/base-tiny"))
-    arguments = parser.parse_args()
-    knobs = (arguments.prose, arguments.seed, arguments.minutes, arguments.workers, arguments.learning_rate)
-    if "RANK" in os.environ and not arguments.tokenizer:
+    knobs = Knobs(**vars(parser.parse_args()))
+    if "RANK" in os.environ and not knobs.tokenizer:
         raise SystemExit("--tokenizer: needed under torchrun. Make one first with --minutes 0 --out DIR.")
-    if os.environ.get("RANK", "0") != "0":
-        train(arguments.tokenizer, *knobs)
+    if knobs.tokenizer and os.environ.get("RANK", "0") != "0":
+        train(knobs.tokenizer, knobs)
         return
-    with atomic_folder(arguments.out) as out:
-        if arguments.tokenizer:
+    with atomic_folder(knobs.out) as out:
+        if knobs.tokenizer:
             for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-                shutil.copyfile(arguments.tokenizer / name, out / name)
+                shutil.copyfile(knobs.tokenizer / name, out / name)
         else:
             started = time.monotonic()
-            tokenizer = train_tokenizer(arguments.seed, Library(arguments.prose), out)
+            tokenizer = train_tokenizer(knobs.seed, Library(knobs.prose), out)
             say(f"tokenizer: {len(tokenizer)} entries in {time.monotonic() - started:.0f} s")
-        if arguments.minutes:
-            save(*train(out, *knobs), out)
-    say(f"{arguments.out}: {size(arguments.out)}")
+        if knobs.minutes:
+            save(*train(out, knobs), out)
+    say(f"{knobs.out}: {size(knobs.out)}")
 
 
 if __name__ == "__main__":
