@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.shared.ahead import ahead
 from stages.shared.atomic import atomic_folder
 from stages.shared.base_model import Base, resolve_base
 from stages.shared.chatml import IM_END
 from stages.shared.console import say, size
 from stages.shared.params import load_params
 from stages.shared.safetensors_stream import write_sixteen_bit
+from stages.shared.transfer import to_device, to_host
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +72,7 @@ def lora_pairs(adapter: Path) -> tuple[dict[str, tuple["Tensor", "Tensor"]], flo
 
 
 def merged_tensor(weight: "Tensor", pair: tuple["Tensor", "Tensor"], scale: float) -> "Tensor":
-    """W + scale · B·A in float32, on the GPU if there is one, back in W's dtype.
+    """W + scale · B·A in float32, on W's device, back in W's dtype.
 
     Args:
         weight: [rows, columns].
@@ -80,9 +82,8 @@ def merged_tensor(weight: "Tensor", pair: tuple["Tensor", "Tensor"], scale: floa
     """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = (matrix.to(device, torch.float32) for matrix in pair)
-    return (weight.to(device, torch.float32) + (b @ a) * scale).to(weight.dtype).cpu()
+    a, b = (matrix.to(weight.device, torch.float32) for matrix in pair)
+    return (weight.float() + (b @ a) * scale).to(weight.dtype)
 
 
 def check_base(base: Base, training: dict[str, Any]) -> None:
@@ -114,17 +115,21 @@ def merge_shard(
                     "base_model.merge is not the model that the adapter was trained on."
                 )
 
-        def tensors() -> Iterator[tuple[str, "Tensor"]]:
+        def read() -> Iterator[tuple[str, "Tensor"]]:
             for name in names:
                 tensor = base.get_tensor(name)
                 if not tensor.is_floating_point() or tensor.element_size() < 2:
                     raise SystemExit(f"{source}: {name} is {tensor.dtype}. base_model.merge must name 16-bit weights.")
+                yield name, to_device(tensor) if name in pairs else tensor.clone()
+
+        def merged() -> Iterator[tuple[str, "Tensor"]]:
+            for name, tensor in ahead(read()):
                 if name in pairs:
                     tensor = merged_tensor(tensor, pairs[name], scale)
                     changed.add(name)
-                yield name, tensor.to(getattr(torch, dtype))
+                yield name, to_host(tensor.to(getattr(torch, dtype)))
 
-        write_sixteen_bit(target, dtype, shapes, tensors())
+        write_sixteen_bit(target, dtype, shapes, ahead(merged()))
     return changed
 
 

@@ -8,6 +8,7 @@ Alone:  python -m stages.quantize_gguf
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def main() -> None:
     with atomic_folder(GGUF) as folder:
         check_space(model, methods, folder)
         targets = {method: folder / file_name(method) for method in methods}
-        seconds = write_ggufs(model, targets, about(params, training))
+        started = time.monotonic()
+        write_ggufs(model, targets, about(params, training))
+        say(f"quantize_gguf: {model.weights / 1e6:.1f} million weights in {time.monotonic() - started:.1f} s")
         system = params.format_chatml.system_prompt
         text = modelfile(file_name(methods[0]), system, num_predict, num_ctx)
         (folder / "Modelfile").write_text(text, encoding="utf-8")
@@ -79,7 +82,7 @@ def main() -> None:
             bits = round(8 * tensor_bytes(model, method) / model.weights, 3)
             metrics[method] = {"size_mib": round(path.stat().st_size / 2**20, 2), "bits_per_weight": bits}
             where = GGUF / path.name
-            say(f"quantize_gguf: {where}: {size(path)}, {bits} bits per weight, {seconds[method]:.1f} s")
+            say(f"quantize_gguf: {where}: {size(path)}, {bits} bits per weight")
         card = model_card(training, system, {file_name(method): numbers for method, numbers in metrics.items()})
         (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     with atomic_file(METRICS) as path:

@@ -6,14 +6,15 @@ llama.cpp's convert_hf_to_gguf.py gives a Qwen2 or Qwen3 model.
 
 import json
 import re
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.shared.ahead import ahead
 from stages.shared.chatml import END_OF_TEXT, IM_END
 from stages.shared.quant_mixture import METHODS, tensor_type
+from stages.shared.transfer import to_device, to_host
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -196,19 +197,15 @@ class _Target:
 
     types: dict[str, str]
     writer: "GGUFWriter"
-    seconds: float = field(default=0.0)
 
 
-def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> dict[str, float]:
-    """Write one file per method, reading every tensor once.
+def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> None:
+    """Write one file per method, reading every tensor once; reading, encoding and writing overlap.
 
     Args:
         model: the source.
         targets: method to the file to write.
         about: provenance for the metadata.
-
-    Returns:
-        method to the seconds spent on it; what two methods share is encoded once, on the first one's time.
 
     Raises:
         SystemExit: a weight that is not finite or too large for a float16 scale; a tokenizer that llama.cpp
@@ -216,7 +213,6 @@ def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> d
 
     """
     import numpy as np
-    import torch
     from gguf import GGMLQuantizationType, GGUFWriter
     from safetensors import safe_open
 
@@ -237,21 +233,23 @@ def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> d
         target.writer.write_ti_data_to_file()
         files[method] = target
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for name, stored in model.tensors.items():
-        with safe_open(stored.file, framework="pt") as source:
-            weights = source.get_tensor(stored.name).to(device)
-        _check_range(weights, stored)
-        encoded: dict[str, Any] = {}
+    def read() -> Iterator[tuple[str, "Tensor"]]:
+        for name, stored in model.tensors.items():
+            with safe_open(stored.file, framework="pt") as source:
+                yield name, to_device(source.get_tensor(stored.name))
+
+    def encode() -> Iterator[tuple[str, dict[str, "Tensor"]]]:
+        for name, weights in ahead(read()):
+            _check_range(weights, model.tensors[name])
+            rows = weights.reshape(-1, weights.shape[-1])
+            kinds = dict.fromkeys(target.types[name] for target in files.values())
+            yield name, {kind: to_host(quantize(rows, kind)) for kind in kinds}
+
+    for name, encoded in ahead(encode()):
         for target in files.values():
-            start, kind = time.perf_counter(), target.types[name]
-            if kind not in encoded:
-                encoded[kind] = quantize(weights.reshape(-1, stored.shape[-1]), kind).cpu().numpy()
-            target.writer.write_tensor_data(encoded[kind])
-            target.seconds += time.perf_counter() - start
+            target.writer.write_tensor_data(encoded[target.types[name]].numpy())
     for target in files.values():
         target.writer.close()
-    return {method: target.seconds for method, target in files.items()}
 
 
 def _check_range(weights: "Tensor", stored: StoredTensor) -> None:
