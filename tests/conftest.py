@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_repository import commit, git_identity, run, write_repository
+from tests.small_repository import commit, git_identity, run, traces_of, tracing_python, write_repository
 
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small repository after one real `dvc repro`, committed. For copies: leave it as it is."""
+    """A small repository after one real, traced `dvc repro`, committed. For copies: leave it as it is."""
     folder = tmp_path_factory.mktemp("finished")
     write_repository(folder)
-    run("dvc", "repro", cwd=folder)
+    run("dvc", "repro", cwd=folder, programs=tracing_python(traces_of(folder)))
     commit(folder, "Run the pipeline")
     return folder
 

@@ -18,10 +18,14 @@ PARTS = (
 SUBJECTS = ("facturas", "turnos", "pedidos", "citas", "envíos", "contratos", "becas", "permisos")
 
 
-def run(*command: str, cwd: Path, fails: bool = False) -> str:
-    """What a command prints, on both channels; it must succeed, or fail if that is what is wanted."""
+def run(*command: str, cwd: Path, fails: bool = False, programs: Path | None = None) -> str:
+    """What a command prints, on both channels; it must succeed, or fail if that is what is wanted.
+
+    `programs` is a folder whose programs come before all others of their name.
+    """
     # The stages call `python`: let it be this one.
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = [programs, Path(sys.executable).parent, os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(str(part) for part in path if part)}
     done = subprocess.run(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -70,6 +74,27 @@ def write_repository(folder: Path) -> None:
     run("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
     git_identity(folder)
     commit(folder, "Begin")
+
+
+def traces_of(folder: Path) -> Path:
+    """Where the traces of a repository's run lie."""
+    return folder.with_name(f"{folder.name}-traces")
+
+
+def tracing_python(folder: Path) -> Path | None:
+    """A folder with a `python` that notes in `<stage>.trace` there which files a stage opens; None without strace."""
+    if shutil.which("strace") is None:
+        return None
+    folder.mkdir()
+    script = folder / "python"
+    script.write_text(
+        "#!/bin/sh\n"
+        'test "$1" = -m || exec ' + f'{sys.executable} "$@"\n'
+        f'exec strace --seccomp-bpf -f -y -qq -e trace=openat,execve -e signal=none -o "{folder}/${{2#stages.}}.trace" '
+        f'{sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    return folder
 
 
 def _row(number: int, subject: str) -> str:
