@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := $(if $(shell command -v nvidia-smi 2>/dev/null),test$(,)gpu,test)
-, := ,
+EXTRAS := test$(shell command -v nvidia-smi > /dev/null 2>&1 && echo ,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The stages call `python`: let it be the one with the packages.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

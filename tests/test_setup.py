@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-INSTALLED = [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["test"]]
+INSTALLED = [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["gpu"], *EXTRAS["test"]]
 LINES = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
 ]
@@ -66,6 +67,28 @@ def test_every_installation_by_make_is_held_to_the_constraints(tmp_path: Path) -
     assert ["--no-deps" in line for line in installs] == [False, True]
     names = installs[1].split("--no-deps ")[1].split()
     assert [canonicalize_name(name) for name in names] == [Requirement(text).name for text in EXTRAS["train"]]
+
+
+@pytest.mark.parametrize(("driver", "extras"), [(False, "test"), (True, "test,gpu")])
+def test_the_gpu_extra_is_installed_where_there_is_a_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: bool, extras: str
+) -> None:
+    for name in ("make", "sh", *["nvidia-smi"] * driver):
+        real = shutil.which(name) or shutil.which("true")
+        (tmp_path / name).symlink_to(str(real))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (first, _) = [line for line in make(tmp_path / "fresh", "test") if " install " in line]
+    assert first.endswith(f" --editable '.[{extras}]'")
+    assert all(extra in EXTRAS for extra in extras.split(","))
+
+
+NAMED = """accelerate bitsandbytes datasets dvc dvclive gguf jsonschema peft protobuf pyyaml ruamel-yaml sentencepiece
+    torch transformers trl unsloth unsloth-zoo xllamacpp"""
+
+
+def test_every_package_that_a_trainer_counts_on_is_named() -> None:
+    named = {canonicalize_name(Requirement(text).name) for text in [*PROJECT["dependencies"], *EXTRAS["train"]]}
+    assert set(NAMED.split()) <= named
 
 
 def test_make_installs_nothing_twice(tmp_path: Path) -> None:
