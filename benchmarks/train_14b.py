@@ -1,7 +1,7 @@
 """Training at Qwen2.5-14B's size, side by side: a notebook's usual settings, the stock libraries, this project's plans.
 
     python -m benchmarks.train_14b make FOLDER      random weights of the exact shapes: FOLDER/16bit and FOLDER/4bit
-    python -m benchmarks.train_14b run FOLDER/4bit [--steps 5] [VARIANT ...]
+    python -m benchmarks.train_14b run [--steps 5] FOLDER/4bit [VARIANT ...]
 
 All variants take the same optimizer steps over the same 104 examples of 721 to 1,514 random tokens, with the loss on
 all of them, at an effective batch of 8, each in a process of its own. A table of tokens/s, GPU-busy seconds of one
@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 WARM_UP = 2
 SECONDS = 200  # for one variant, loading included
 KINDS = {  # the first kind with a word that a kernel's name contains
-    "dequantization": ("dequantize", "kdequant"),
+    "dequantization": ("dequant",),
     "attention": ("flash", "fmha", "attention"),
     "loss": ("cross_entropy", "softmax", "logsumexp", "_ce_"),
     "matmul": ("gemm", "cutlass", "nvjet", "xmma", "matmul", "splitk"),

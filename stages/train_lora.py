@@ -273,14 +273,23 @@ def make_trainer(
     from trl import SFTTrainer
 
     model, tokenizer = model_and_tokenizer
+    datasets: dict[str, Any] = {split: Dataset.from_list(rows) for split, rows in examples.items()}
+    for dataset in datasets.values():
+        # format_chatml has refused what is too long; without this word on it Unsloth goes back to padding.
+        dataset._unsloth_truncated_to = params.train.max_seq_length
     trainer: Any = SFTTrainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list(examples["train"]),
-        eval_dataset=Dataset.from_list(examples["eval"]),
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["eval"],
         args=arguments(params.train, precision, plan, checkpoints),
         callbacks=callbacks,
     )
+    if plan.micro_batch_size > 1 and not plan.padded and not trainer.args.padding_free:
+        raise SystemExit(
+            "train_lora: Unsloth cannot train this base without padding, which the plan counts on. Set "
+            "train.micro_batch_size to 1 in params.yaml."
+        )
     trainer.remove_callback(PrinterCallback)
     order = PlannedOrder([len(row["input_ids"]) for row in examples["train"]], params.train, plan)
     trainer._get_train_sampler = lambda dataset=None: order

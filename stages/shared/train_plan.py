@@ -16,7 +16,7 @@ from stages.shared.params import Params, TrainParams
 GIB = 2**30
 _MARGIN = 0.95  # the share of the free memory to plan with: the allocator's blocks never fit to the byte
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # per weight: four bits, and a doubly quantized scale for each block of 64
-_LOGITS_BYTES = 0.5 * GIB  # the chunk of logits that Unsloth's fused cross-entropy holds at a time, with its gradient
+_LOGITS_BYTES = 0.2 * GIB  # the chunk of logits that Unsloth's fused cross-entropy holds at a time, with its gradient
 _CUDA_WORKSPACE = 0.15 * GIB  # cuBLAS's workspaces and the allocator's rounding
 _CPU_PROCESS = 1.1 * GIB  # Python with torch, transformers and TRL before any weight is read
 # Time, relative to one forward pass through the linear layers; one optimizer step on an H200 is where they are from.
@@ -225,7 +225,8 @@ def memory(
     linears = shape.linears()
     adapter = shape.layers * params.lora.r * sum(sum(linears[name]) for name in set(params.lora.target_modules))
     tuned_mlp = bool({"gate_proj", "up_proj", "down_proj"} & set(params.lora.target_modules))
-    state = {"adamw_torch": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}[params.train.optimizer]
+    # A paged optimizer keeps its state in managed memory, which gives way to what PyTorch asks for.
+    state = {"adamw_torch": 8, "adamw_8bit": 2, "paged_adamw_8bit": 0}[params.train.optimizer]
     h, q, kv, i = shape.hidden, shape.query, shape.key_value, shape.intermediate
     if device == "cuda":
         # Two residuals, two norms' outputs; queries, keys, values, attention's output and its copy; gate and up.

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_the_three_knobs_that_
     with pytest.raises(SystemExit) as refusal:
         plan_on(9)
     said = str(refusal.value)
-    assert "14.8 billion weights and examples of up to 1494 tokens take 10.9 GiB at least, 8.5 GiB are there" in said
+    assert "14.8 billion weights and examples of up to 1494 tokens take 10.5 GiB at least, 8.5 GiB are there" in said
     assert said.count("saves") == 3
     assert "\n" not in said
     assert said.index("lora.target_modules: [q_proj, k_proj, v_proj, o_proj]") < said.index("lora.r: 8")
