@@ -28,6 +28,7 @@ import psutil
 from jsonschema import Draft202012Validator
 
 from stages import validate
+from stages.shared.atomic import atomic_folder
 from stages.shared.near_duplicates import closest_earlier, shingles, similarity
 from stages.shared.params import ValidateParams
 
@@ -159,7 +160,7 @@ def main() -> None:
         os.chdir(folder)
         Path("data").mkdir()
         shutil.copy(ROOT / "data/epic.schema.json", "data")
-        files = {"train": Path("train.jsonl"), "eval": Path("eval.jsonl")}
+        files = validate.SOURCES
         planted = {}
         held_out = options.rows // 1_000
         with files["train"].open("wb") as train, files["eval"].open("wb") as held:
@@ -176,8 +177,11 @@ def main() -> None:
         with timed("straightforward: every pair that shares a run", SAMPLE, memory):
             list(closest_earlier(first_inputs(files["train"]), KNOBS.max_similarity))
         with timed("validate: all but near-duplicates", options.rows, memory):
-            corpus = validate.read_corpus(files, TOKENS)
-            problems = [*corpus.rows["train"].problems, *corpus.rows["eval"].problems, *validate.repeated_ids(corpus)]
+            with atomic_folder(validate.VALIDATED) as passed_on:
+                corpus = validate.read_corpus(validate.copies(passed_on), TOKENS)
+                problems = [*corpus.rows["train"].problems, *corpus.rows["eval"].problems]
+                problems += validate.repeated_ids(corpus)
+            corpus.files = {split: validate.VALIDATED / f"{split}.jsonl" for split in files}
         with timed("validate: near-duplicates", options.rows, memory):
             found = {match.text: match for match in validate.matches(corpus, KNOBS)}
         assert not problems, problems[:3]

@@ -186,6 +186,16 @@ class Corpus:
         return next(input_texts((self.files[split], self.rows[split].offsets[index : index + 1])))
 
 
+def copies(folder: Path) -> dict[str, Path]:
+    """Both files copied into a folder: what is checked is what is passed on, whoever edits the sources meanwhile."""
+    files = {split: folder / f"{split}.jsonl" for split in SOURCES}
+    for split, source in SOURCES.items():
+        if not source.is_file():
+            raise SystemExit(f"{source}: not found. Restore it from Git.")
+        shutil.copyfile(source, files[split])
+    return files
+
+
 def read_corpus(files: dict[str, Path], tokens: Sequence[str]) -> Corpus:
     """Check each line by itself."""
     corpus = Corpus(files, {})
@@ -280,12 +290,7 @@ def main() -> None:
     base = params.base_model
     tokens = special_tokens(tokenizer_folder(base.train, base.train_revision, "base_model.train"))
     with atomic_folder(VALIDATED) as folder:
-        files = {split: folder / f"{split}.jsonl" for split in SOURCES}
-        for split, source in SOURCES.items():
-            if not source.is_file():
-                raise SystemExit(f"{source}: not found. Restore it from Git.")
-            shutil.copyfile(source, files[split])
-        corpus, problems = check(files, params.validate_, tokens)
+        corpus, problems = check(copies(folder), params.validate_, tokens)
         if problems:
             noun = "problem" if len(problems) == 1 else "problems"
             raise SystemExit(
