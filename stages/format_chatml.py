@@ -83,7 +83,7 @@ def main() -> None:
     encoder = Encoder(AutoTokenizer.from_pretrained(folder))
     rows: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
-        with (VALIDATED / f"{split}.jsonl").open(encoding="utf-8") as lines:
+        with (VALIDATED / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
             rows[split] = [format_row(json.loads(line), params.format_chatml.system_prompt, encoder) for line in lines]
     problems = [
         problem

@@ -88,6 +88,16 @@ def test_the_json_has_two_spaces_and_spanish_letters_as_they_are(project: Path) 
     assert "niño" in raw
 
 
+def test_a_carriage_return_between_values_ends_no_row(project: Path) -> None:
+    file = Path("data/validated/train.jsonl")
+    lines = file.read_bytes().replace(b', "output"', b',\r"output"').replace(b"\n", b"\r\n")
+    format_chatml.main()
+    rows = rows_of("train")
+    file.write_bytes(lines)
+    format_chatml.main()
+    assert rows_of("train") == rows
+
+
 def test_the_ids_are_the_tokenizer_s_and_the_answer_ends_its_turn(project: Path) -> None:
     format_chatml.main()
     tokenizer = AutoTokenizer.from_pretrained("models/base-tiny")
