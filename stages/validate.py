@@ -75,7 +75,10 @@ class Rows:
 
 def special_tokens(folder: Path) -> list[str]:
     """Every special token of a tokenizer, longest first; read as JSON, since transformers takes seconds to import."""
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise SystemExit(f"{file}: not found. Name a base with a fast tokenizer in params.yaml: base_model.train.")
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
     return sorted((t["content"] for t in tokenizer["added_tokens"] if t["special"]), key=lambda t: (-len(t), t))
 
 
@@ -92,7 +95,7 @@ def text_problems(value: Any, tokens: Sequence[str]) -> Iterator[tuple[str, str,
 
 
 def plainly_fine(raw: bytes, tokens: Sequence[str]) -> dict[str, Any] | None:
-    """The object of a line without any problem, or None if only `line_problems` can tell."""
+    """The object of a line without any problem, or None if only `examine_line` can tell."""
     read = quick_object(raw)
     if read is None:
         return None

@@ -318,6 +318,13 @@ def test_special_tokens_are_told_from_other_added_ones() -> None:
     assert validate.special_tokens(Path("base")) == ["<|im_start|>", "<|im_end|>", "[FIN]"]
 
 
+def test_a_base_without_a_fast_tokenizer_is_refused(project: Path) -> None:
+    Path("base/tokenizer.json").unlink()
+    with pytest.raises(SystemExit, match=r"^base/tokenizer\.json: not found\. Name a base "):
+        validate.main()
+    assert not (project / "data/validated").exists()
+
+
 SPECIAL = [content for content, special in TOKENS if special]
 PIECES = st.sampled_from(
     [
