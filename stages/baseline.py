@@ -15,6 +15,7 @@ from stages.shared.base_model import Base, resolve_base
 from stages.shared.chatml import CHATML_TEMPLATE
 from stages.shared.console import say, size
 from stages.shared.gguf_writer import About, read_model, write_ggufs
+from stages.shared.imatrix import collect
 from stages.shared.measure import jsonl, measure, read_rows
 from stages.shared.params import load_params
 
@@ -24,7 +25,7 @@ METRICS = Path("reports/baseline.json")
 REPORT = Path("reports/baseline")
 
 
-def write_base(base: Base, method: str, scratch: Path) -> Path:
+def write_base(base: Base, method: str, imatrix: bool, scratch: Path) -> Path:
     """Quantize the base with our chat template in place of its own; return the GGUF's path."""
     source = scratch / "base"
     source.mkdir(parents=True)
@@ -43,7 +44,9 @@ def write_base(base: Base, method: str, scratch: Path) -> Path:
         base_revision=base.revision,
         provenance={},
     )
-    write_ggufs(read_model(source), {method: target}, about)
+    model = read_model(source)
+    matrix = collect(model, CHATML / "train.jsonl").mean_squares if imatrix else None
+    write_ggufs(model, {method: target}, about, matrix)
     return target
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     rows = read_rows(CHATML)
     shutil.rmtree(SCRATCH, ignore_errors=True)  # what a killed run left
     try:
-        file = write_base(base, method, SCRATCH)
+        file = write_base(base, method, params.quantize_gguf.imatrix, SCRATCH)
         say(f"baseline: {base.name} as {method}, {size(file)}; {len(rows['eval'])} held-out Epics")
         measured = measure(file, method, rows, params.evaluate)
     finally:

@@ -1,29 +1,37 @@
 """Write the merged model as GGUF, one file per method, ready for llama.cpp and Ollama.
 
-Reads:  models/merged/, reports/format_chatml.json (token lengths), data/epics*.jsonl and Git (for their hashes)
-Writes: models/gguf/ (MiPM_Senior-<METHOD>.gguf for every method, Modelfile, MODEL_CARD.md),
-        reports/quantize_gguf.json (size and bits per weight of each file)
+Reads:  models/merged/, reports/format_chatml.json (token lengths), data/epics*.jsonl and Git (for their hashes),
+        data/chatml/train.jsonl for quantize_gguf.imatrix, data/chatml/eval.jsonl for quantize_gguf.damage_texts
+Writes: models/gguf/ (MiPM_Senior-<METHOD>.gguf for every method, Modelfile, MODEL_CARD.md, and the importance matrix
+        if there is one), reports/quantize_gguf.json (size, bits per weight and damage of each file),
+        reports/quantize_gguf/damage.tsv (the same, to plot)
 Alone:  python -m stages.quantize_gguf
 """
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from stages.shared.atomic import atomic_file, atomic_folder
+from stages.shared.chatml_rows import read_texts
 from stages.shared.console import say, size
+from stages.shared.damage import Reference
 from stages.shared.gguf_writer import About, SourceModel, read_model, tensor_bytes, write_ggufs
+from stages.shared.imatrix import collect, write_imatrix
+from stages.shared.layerwise import gguf_weights
 from stages.shared.model_card import LANGUAGE, LICENSE, NAME, TAGS, model_card
 from stages.shared.modelfile import lengths, modelfile
-from stages.shared.params import Params, load_params
+from stages.shared.params import Params, QuantizeGgufParams, load_params
+from stages.shared.preflight import check_disk, check_memory
 from stages.shared.provenance import provenance
 
 MERGED = Path("models/merged")
 GGUF = Path("models/gguf")
 LENGTHS = Path("reports/format_chatml.json")
 METRICS = Path("reports/quantize_gguf.json")
+REPORT = Path("reports/quantize_gguf")
+CHATML = Path("data/chatml")
 METADATA_ROOM = 16 * 2**20  # bytes for the vocabulary and its merges in one file
 
 
@@ -47,15 +55,23 @@ def about(params: Params, training: dict[str, Any]) -> About:
     )
 
 
-def check_space(model: SourceModel, methods: list[str], folder: Path) -> None:
-    """Refuse to start what the disk cannot hold; the old files stay until the new ones are whole."""
-    needs = sum(tensor_bytes(model, method) + METADATA_ROOM for method in methods)
-    has = shutil.disk_usage(folder).free
-    if needs > has:
-        raise SystemExit(
-            f"{GGUF}: needs {needs / 2**30:.2f} GiB, the disk has {has / 2**30:.2f} GiB free. "
-            "Free some, or shorten quantize_gguf.methods."
-        )
+def check_room(model: SourceModel, params: QuantizeGgufParams, folder: Path) -> None:
+    """Refuse to start what disk or memory cannot hold."""
+    files = sum(tensor_bytes(model, method, params.imatrix) + METADATA_ROOM for method in params.methods)
+    check_disk(GGUF, folder, files, "shorten quantize_gguf.methods.")
+    float32 = params.imatrix or params.damage_texts
+    check_memory(
+        GGUF, model.largest * (16 if float32 else 10), "Close other programs, or set quantize_gguf.damage_texts to 0."
+    )
+
+
+def damage_table(metrics: dict[str, dict[str, float]], imatrix: bool) -> str:
+    """Tab-separated, one row for each file; without damage the sizes alone."""
+    names = [name for name in ("size_mib", "kl_divergence", "perplexity_ratio") if name in next(iter(metrics.values()))]
+    rows = [["method", "imatrix", *names]]
+    for method, numbers in metrics.items():
+        rows.append([method, "with" if imatrix else "without", *(str(numbers[name]) for name in names)])
+    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def main() -> None:
@@ -68,23 +84,35 @@ def main() -> None:
     context = model.config["max_position_embeddings"]
     num_predict, num_ctx = lengths(tokens["prompt"]["max"], tokens["answer"]["max"], context)
 
-    metrics = {}
+    metrics: dict[str, dict[str, float]] = {}
+    knobs = params.quantize_gguf
     with atomic_folder(GGUF) as folder:
-        check_space(model, methods, folder)
-        targets = {method: folder / file_name(method) for method in methods}
+        check_room(model, knobs, folder)
         started = time.monotonic()
-        write_ggufs(model, targets, about(params, training))
+        matrix = collect(model, CHATML / "train.jsonl") if knobs.imatrix else None
+        if matrix:
+            write_imatrix(folder / f"{NAME}-imatrix.gguf", matrix)
+            say(f"quantize_gguf: importance of {len(matrix.sums)} matrices' columns, from {matrix.tokens} tokens")
+        targets = {method: folder / file_name(method) for method in methods}
+        write_ggufs(model, targets, about(params, training), matrix.mean_squares if matrix else None)
         say(f"quantize_gguf: {model.weights / 1e6:.1f} million weights in {time.monotonic() - started:.1f} s")
+        texts = read_texts(CHATML / "eval.jsonl")[: knobs.damage_texts]
+        reference = Reference(model, texts) if texts else None
         system = params.format_chatml.system_prompt
         text = modelfile(file_name(methods[0]), system, num_predict, num_ctx)
         (folder / "Modelfile").write_text(text, encoding="utf-8")
         for method, path in targets.items():
-            bits = round(8 * tensor_bytes(model, method) / model.weights, 3)
+            bits = round(8 * tensor_bytes(model, method, knobs.imatrix) / model.weights, 3)
             metrics[method] = {"size_mib": round(path.stat().st_size / 2**20, 2), "bits_per_weight": bits}
-            where = GGUF / path.name
-            say(f"quantize_gguf: {where}: {size(path)}, {bits} bits per weight")
+            lost = ""
+            if reference:
+                metrics[method] |= (damage := reference.damage(gguf_weights(path)))
+                lost = f", KL {damage['kl_divergence']:.4f} nats, perplexity x {damage['perplexity_ratio']:.4f}"
+            say(f"quantize_gguf: {GGUF / path.name}: {size(path)}, {bits} bits per weight{lost}")
         card = model_card(training, system, {file_name(method): numbers for method, numbers in metrics.items()})
         (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    with atomic_folder(REPORT) as report:
+        (report / "damage.tsv").write_text(damage_table(metrics, knobs.imatrix), encoding="utf-8")
     with atomic_file(METRICS) as path:
         path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

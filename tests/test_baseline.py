@@ -34,7 +34,9 @@ def test_the_base_is_asked_with_our_template_and_left_as_it_was(project: Path, t
     folder = project / "models/base-tiny"
     (folder / "chat_template.jinja").unlink()
     (folder / "chat_template.jinja").write_text("{{ 'You are Qwen' }}")
-    file = baseline.write_base(resolve_base(str(folder), None, "base_model.merge"), "q4_k_m", tmp_path / "scratch")
+    file = baseline.write_base(
+        resolve_base(str(folder), None, "base_model.merge"), "q4_k_m", False, tmp_path / "scratch"
+    )
     assert GGUFReader(file).get_field("tokenizer.chat_template").contents() == CHATML_TEMPLATE  # type: ignore[union-attr]
     assert (folder / "chat_template.jinja").read_text() == "{{ 'You are Qwen' }}"
 

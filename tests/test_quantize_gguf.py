@@ -5,14 +5,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
 from stages import quantize_gguf
 from tests.tiny_model import write_model
 
-Run = Callable[[list[str]], None]
+Run = Callable[..., None]
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -26,11 +28,16 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         shutil.copy(REPOSITORY / "data" / name, tmp_path / "data")
     tokens = {"prompt": {"max": 100}, "answer": {"max": 120}, "total": {"max": 220}}
     (tmp_path / "reports/format_chatml.json").write_text(json.dumps({"tokens": tokens}))
+    (tmp_path / "data/chatml").mkdir(parents=True)
+    row = json.dumps({"prompt_ids": [1, 40, 300], "answer_ids": [77, 123, 260, 2]}) + "\n"
+    for split in ("train", "eval"):
+        (tmp_path / f"data/chatml/{split}.jsonl").write_text(3 * row)
     monkeypatch.chdir(tmp_path)
 
-    def run(methods: list[str]) -> None:
+    def run(methods: list[str], **knobs: Any) -> None:
         yaml = YAML()
         params = yaml.load(REPOSITORY / "params.yaml")
+        params["quantize_gguf"] |= {"imatrix": False, "damage_texts": 2} | knobs
         params["quantize_gguf"]["methods"] = params["evaluate"]["methods"] = methods
         params["gate"]["method"] = methods[0]
         yaml.dump(params, tmp_path / "params.yaml")
@@ -66,6 +73,42 @@ def test_every_method_a_modelfile_and_a_card_are_written(workspace: Run, capsys:
         "models/gguf/MiPM_Senior-Q4_K_M.gguf",
         "models/gguf/MiPM_Senior-F16.gguf",
     ]
+
+
+def test_what_each_file_costs_is_reported_and_tabled(workspace: Run) -> None:
+    workspace(["q4_0", "q8_0"])
+    metrics = json.loads(Path("reports/quantize_gguf.json").read_text())
+    assert metrics["q8_0"]["kl_divergence"] < metrics["q4_0"]["kl_divergence"]
+    header, *rows = [line.split("\t") for line in Path("reports/quantize_gguf/damage.tsv").read_text().splitlines()]
+    assert header == ["method", "imatrix", "size_mib", "kl_divergence", "perplexity_ratio"]
+    assert [row[:2] for row in rows] == [["q4_0", "without"], ["q8_0", "without"]]
+    assert [float(row[3]) for row in rows] == [metrics[method]["kl_divergence"] for method in ("q4_0", "q8_0")]
+
+
+def test_without_texts_nothing_is_measured(workspace: Run) -> None:
+    workspace(["q4_0"], damage_texts=0)
+    assert "kl_divergence" not in json.loads(Path("reports/quantize_gguf.json").read_text())["q4_0"]
+    assert Path("reports/quantize_gguf/damage.tsv").read_text().splitlines() == [
+        "method\timatrix\tsize_mib",
+        "q4_0\twithout\t" + str(json.loads(Path("reports/quantize_gguf.json").read_text())["q4_0"]["size_mib"]),
+    ]
+
+
+def test_an_importance_matrix_changes_the_file_and_lies_beside_it(workspace: Run) -> None:
+    workspace(["q4_k_m"])
+    without = Path("models/gguf/MiPM_Senior-Q4_K_M.gguf").read_bytes()
+    assert not Path("models/gguf/MiPM_Senior-imatrix.gguf").exists()
+    workspace(["q4_k_m"], imatrix=True)
+    assert Path("models/gguf/MiPM_Senior-imatrix.gguf").is_file()
+    given = Path("models/gguf/MiPM_Senior-Q4_K_M.gguf").read_bytes()
+    assert (len(given), given) != (len(without), without)
+
+
+def test_too_little_memory_is_told_before_anything_is_written(workspace: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
+    with pytest.raises(SystemExit, match=r"takes 0\.00 GiB of memory, 0\.00 GiB are free\. Close other programs"):
+        workspace(["q4_k_m"])
+    assert not list(Path("models").glob("*gguf*"))
 
 
 def test_a_local_base_is_not_named_as_a_repo_of_the_hub(workspace: Run) -> None:

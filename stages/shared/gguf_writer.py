@@ -91,12 +91,17 @@ class SourceModel:
         """Number of parameters."""
         return sum(_count(tensor.shape) for tensor in self.tensors.values())
 
-    def types(self, method: str) -> dict[str, str]:
-        """GGUF type by tensor name."""
+    @property
+    def largest(self) -> int:
+        """Weights of the largest tensor."""
+        return max(_count(tensor.shape) for tensor in self.tensors.values())
+
+    def types(self, method: str, imatrix: bool = False) -> dict[str, str]:
+        """GGUF type by tensor name, with or without an importance matrix."""
         types = {}
         for name, tensor in self.tensors.items():
             layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
-            types[name] = tensor_type(method, name, layer, self.layers, tensor.shape[-1], self.tied)
+            types[name] = tensor_type(method, name, layer, self.layers, tensor.shape[-1], self.tied, imatrix)
         return types
 
 
@@ -186,9 +191,9 @@ def expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, list[int]]]
     return tensors
 
 
-def tensor_bytes(model: SourceModel, method: str) -> int:
+def tensor_bytes(model: SourceModel, method: str, imatrix: bool = False) -> int:
     """Bytes of all tensors in a file of this method, without the few kilobytes of metadata and padding."""
-    return sum(_byte_shape(model.tensors[name].shape, kind)[1] for name, kind in model.types(method).items())
+    return sum(_byte_shape(model.tensors[name].shape, kind)[1] for name, kind in model.types(method, imatrix).items())
 
 
 @dataclass
@@ -199,13 +204,17 @@ class _Target:
     writer: "GGUFWriter"
 
 
-def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> None:
+def write_ggufs(
+    model: SourceModel, targets: dict[str, Path], about: About, importance: "Mapping[str, Tensor] | None" = None
+) -> None:
     """Write one file per method, reading every tensor once; reading, encoding and writing overlap.
 
     Args:
         model: the source.
         targets: method to the file to write.
         about: provenance for the metadata.
+        importance: what an error in each column costs, [columns] by GGUF name; a matrix that it lacks is quantized
+            without.
 
     Raises:
         SystemExit: a weight that is not finite or too large for a float16 scale; a tokenizer that llama.cpp
@@ -221,7 +230,7 @@ def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> N
     metadata = _tokenizer_metadata(model)
     files: dict[str, _Target] = {}
     for method, path in targets.items():
-        target = _Target(model.types(method), GGUFWriter(path, model.config["model_type"]))
+        target = _Target(model.types(method, bool(importance)), GGUFWriter(path, model.config["model_type"]))
         _add_metadata(target.writer, model, method, about)
         for add, value in metadata.items():
             getattr(target.writer, add)(value)
@@ -243,7 +252,8 @@ def write_ggufs(model: SourceModel, targets: dict[str, Path], about: About) -> N
             _check_range(weights, model.tensors[name])
             rows = weights.reshape(-1, weights.shape[-1])
             kinds = dict.fromkeys(target.types[name] for target in files.values())
-            yield name, {kind: to_host(quantize(rows, kind)) for kind in kinds}
+            cost = importance.get(name) if importance else None
+            yield name, {kind: to_host(quantize(rows, kind, cost)) for kind in kinds}
 
     for name, encoded in ahead(encode()):
         for target in files.values():

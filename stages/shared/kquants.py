@@ -647,29 +647,43 @@ def _q5_0(x, importance, energy, trials, f, levels, out):
 
 
 @jit
-def _q5_1(x, importance, energy, trials, f, levels, out):
+def _with_minimum(x, importance, energy, trials, top, f, levels, out):
+    """Q4_1 and Q5_1 up to the packing: the scale, the minimum and the levels."""
     lanes = x.shape[1]
     scale, minimum, inverse, origin, weight, s = f[0], f[1], f[2], f[3], f[4:36], f[36:78]
     if len(importance) > 0:
         _weigh(x, importance, energy, weight, scale)
-        _fit_scale_and_minimum(x, weight, 31, trials[0], scale, minimum, inverse, origin, s)
+        _fit_scale_and_minimum(x, weight, top, trials, scale, minimum, inverse, origin, s)
         for i in range(32):
             for k in range(lanes):
-                levels[i, k] = U(_level(multiply(inverse[k], x[i, k] - origin[k]), 31))
+                levels[i, k] = U(_level(multiply(inverse[k], x[i, k] - origin[k]), top))
     else:
         for k in range(lanes):
             low = high = x[0, k]
             for i in range(32):
                 low, high = min(low, x[i, k]), max(high, x[i, k])
-            scale[k], minimum[k] = (high - low) / F(31), -low
+            scale[k], minimum[k] = (high - low) / F(top), -low
             inverse[k] = F(1) / scale[k] if scale[k] != F(0) else F(0)
         for i in range(32):
             for k in range(lanes):
                 level = _truncated(multiply(x[i, k] + minimum[k], inverse[k]) + F(0.5))
-                levels[i, k] = U(level & 0xFF)
+                levels[i, k] = U(min(level, top) & 0xFF)
     for k in range(lanes):
         _store_half(_to_half(scale[k]), out[k])
         _store_half(_to_half(-minimum[k]), out[k, 2:])
+
+
+@jit
+def _q4_1(x, importance, energy, trials, f, levels, out):
+    _with_minimum(x, importance, energy, trials[0], 15, f, levels, out)
+    for k in range(x.shape[1]):
+        _store_nibbles(levels, k, out[k, 4:])
+
+
+@jit
+def _q5_1(x, importance, energy, trials, f, levels, out):
+    _with_minimum(x, importance, energy, trials[0], 31, f, levels, out)
+    for k in range(x.shape[1]):
         _store_fifth_bits(levels, k, out[k, 4:])
         _store_nibbles(levels, k, out[k, 8:])
 
@@ -713,6 +727,7 @@ FORMATS = {
     "Q3_K": Format(256, 110, _q3_k, weighted_trials=np.stack([_around(4), _around(32)])),
     "Q8_0": Format(32, 34, _q8_0),
     "Q5_1": Format(32, 24, _q5_1, weighted_trials=_WITH_MINIMUM[31]),
+    "Q4_1": Format(32, 20, _q4_1, weighted_trials=_WITH_MINIMUM[15]),
     "Q5_0": Format(32, 22, _q5_0, weighted_trials=np.stack([_around(16)])),
     "Q4_0": Format(32, 18, _q4_0, weighted_trials=np.stack([_around(8)])),
     "F16": Format(1, 2),

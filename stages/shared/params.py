@@ -108,9 +108,11 @@ class MergeParams(Section):
 
 
 class QuantizeGgufParams(Section):
-    """Which GGUF files to write; the first is the one the Modelfile names."""
+    """Which GGUF files to write (the first is the one the Modelfile names), from what, and whether to measure them."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
+    imatrix: bool
+    damage_texts: Annotated[int, Field(ge=0)]
 
 
 class EvaluateParams(Section):

@@ -1,8 +1,22 @@
 """Which tensor gets which type: a method such as q4_k_m is a mixture, and this is llama.cpp's.
 
 Source: llama.cpp, src/llama-quant.cpp, functions `llama_tensor_get_type_impl`, `tensor_type_fallback`,
-`tensor_allows_quantization` and `llama_ftype_get_default_type`, for dense models without an importance
-matrix; the file type numbers are `enum llama_ftype` in include/llama.h.
+`tensor_allows_quantization` and `llama_ftype_get_default_type`, for dense models; the file type numbers are
+`enum llama_ftype` in include/llama.h. For a Qwen2 with rows of a multiple of 256 that comes to this (the output
+matrix is the embeddings where the two are tied; norms and biases are F32 in every file):
+
+| method | most matrices | output | attn_v | ffn_down | attn_output |
+|---|---|---|---|---|---|
+| f16, bf16, q8_0, q6_k | F16, BF16, Q8_0, Q6_K | as most | as most | as most | as most |
+| q5_k_m | Q5_K | Q6_K | Q6_K in "more bits" | Q6_K in "more bits" | Q5_K |
+| q5_k_s | Q5_K | Q6_K | Q5_K | Q5_K | Q5_K |
+| q4_k_m | Q4_K | Q6_K | Q6_K in "more bits" | Q6_K in "more bits" | Q4_K |
+| q4_k_s | Q4_K | Q6_K | Q5_K in layers 0 to 3 | Q5_K in the first eighth | Q4_K |
+| q3_k_m | Q3_K | Q6_K | Q5_K in layers 0 and 1, then Q4_K | Q5_K in the first 16th, then Q4_K | Q4_K |
+| q5_0, q4_0 | Q5_0, Q4_0 | Q6_K | as most | as most; * | as most |
+
+"more bits": the first and the last eighth of the layers, and every third layer between them.
+*: with an importance matrix Q5_1 and Q4_1 in the first eighth, the one place where the matrix changes a type.
 """
 
 from typing import NamedTuple
@@ -32,7 +46,9 @@ METHODS = {
 _FALLBACKS = {"Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
-def tensor_type(method: str, name: str, layer: int, layers: int, columns: int, tied: bool) -> str:
+def tensor_type(
+    method: str, name: str, layer: int, layers: int, columns: int, tied: bool, imatrix: bool = False
+) -> str:
     """The GGUF type of one tensor.
 
     Args:
@@ -42,6 +58,7 @@ def tensor_type(method: str, name: str, layer: int, layers: int, columns: int, t
         layers: how many layers the model has.
         columns: weights per row.
         tied: whether the token embeddings serve as the output matrix too.
+        imatrix: whether there is an importance matrix.
 
     Raises:
         SystemExit: rows that neither the type nor a fallback of it can divide into blocks.
@@ -55,7 +72,7 @@ def tensor_type(method: str, name: str, layer: int, layers: int, columns: int, t
     role = name.removesuffix(".weight").rpartition(".")[2]
     if tied and role == "token_embd":
         role = "output"
-    kind = _preferred(method, role, layer, layers, columns)
+    kind = _preferred(method, role, layer, layers, columns, imatrix)
     if columns % _block(kind) == 0:
         return kind
     if kind not in _FALLBACKS:
@@ -66,7 +83,7 @@ def tensor_type(method: str, name: str, layer: int, layers: int, columns: int, t
     return _FALLBACKS[kind] if columns % 32 == 0 else "F16"
 
 
-def _preferred(method: str, role: str, layer: int, layers: int, columns: int) -> str:
+def _preferred(method: str, role: str, layer: int, layers: int, columns: int, imatrix: bool) -> str:
     """The type before its block size is held against the shape."""
     default = METHODS[method].default
     eighth = layers // 8
@@ -90,6 +107,8 @@ def _preferred(method: str, role: str, layer: int, layers: int, columns: int) ->
             return "Q6_K"
         if method == "q4_k_s" and layer < eighth:
             return "Q5_K"
+        if method in ("q4_0", "q5_0") and imatrix and layer < eighth:
+            return {"q4_0": "Q4_1", "q5_0": "Q5_1"}[method]
     if role == "attn_output" and method == "q3_k_m":
         return "Q4_K"
     return default

@@ -41,6 +41,43 @@ def test_a_14b_of_48_layers_gets_llama_cpps_mixture(method: str, expected: dict[
     assert counts(method, 48, tied=False) == expected
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("layers", [4, 48])
+def test_an_importance_matrix_changes_the_first_eighth_of_ffn_down_in_q4_0_and_q5_0_alone(
+    method: str, layers: int
+) -> None:
+    changed = {}
+    for layer in range(layers):
+        for role in LAYER:
+            name = f"blk.{layer}.{role}.weight"
+            without, given = (tensor_type(method, name, layer, layers, 5120, False, matrix) for matrix in (False, True))
+            if without != given:
+                changed[layer, role] = given
+    one_more = {"q4_0": "Q4_1", "q5_0": "Q5_1"}.get(method)
+    assert changed == ({(layer, "ffn_down"): one_more for layer in range(layers // 8)} if one_more else {})
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        # Four tied layers, as a tiny base has: layers 2 and 3 get more bits, an eighth of four is none.
+        ("q4_k_m", {"Q4_K": 24, "Q6_K": 5}),
+        ("q5_k_m", {"Q5_K": 24, "Q6_K": 5}),
+        ("q4_k_s", {"Q4_K": 24, "Q5_K": 4, "Q6_K": 1}),
+        ("q5_k_s", {"Q5_K": 28, "Q6_K": 1}),
+        ("q3_k_m", {"Q3_K": 16, "Q4_K": 10, "Q5_K": 2, "Q6_K": 1}),
+        ("q6_k", {"Q6_K": 29}),
+        ("q8_0", {"Q8_0": 29}),
+        ("q5_0", {"Q5_0": 28, "Q6_K": 1}),
+        ("q4_0", {"Q4_0": 28, "Q6_K": 1}),
+        ("f16", {"F16": 29}),
+        ("bf16", {"BF16": 29}),
+    ],
+)
+def test_a_tiny_model_of_four_tied_layers_gets_llama_cpps_mixture(method: str, expected: dict[str, int]) -> None:
+    assert counts(method, 4, tied=True, hidden=512, inner=1024) == expected
+
+
 def test_the_layers_with_more_bits_are_the_outer_eighths_and_every_third_between() -> None:
     types = [tensor_type("q4_k_m", f"blk.{i}.ffn_down.weight", i, 16, 512, True) for i in range(16)]
     assert [i for i, kind in enumerate(types) if kind == "Q6_K"] == [0, 1, 4, 7, 10, 13, 14, 15]
