@@ -7,6 +7,8 @@ Formula: Hu et al., LoRA (https://arxiv.org/abs/2106.09685), section 4.1
 """
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,8 @@ from stages.shared.atomic import atomic_folder
 from stages.shared.base_model import Base, resolve_base
 from stages.shared.chatml import IM_END
 from stages.shared.console import say, size
-from stages.shared.params import load_params
+from stages.shared.params import MergeParams, load_params
+from stages.shared.preflight import check_disk, check_memory
 from stages.shared.safetensors_stream import write_sixteen_bit
 from stages.shared.transfer import to_device, to_host
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 FROM_ADAPTER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "training.json")
+# What 4-bit training quantizes, with an adapter or without: the linear layers, but not the output matrix.
+IN_FOUR_BITS = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
 # Each of these changes the formula above; the adapter's config says when one is in use.
 OTHER_FORMULAS = (
     "use_dora",
@@ -96,8 +101,19 @@ def check_base(base: Base, training: dict[str, Any]) -> None:
         )
 
 
+def dequantized(weight: "Tensor") -> "Tensor":
+    """The weight as 4-bit training saw it: rounded to NF4 with doubly quantized scales and back, in its own dtype.
+
+    Format: bitsandbytes' NF4, blocks of 64; Dettmers et al., QLoRA (https://arxiv.org/abs/2305.14314), section 3.
+    """
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(weight.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4")
+    return dequantize_4bit(packed, state)
+
+
 def merge_shard(
-    source: Path, target: Path, pairs: dict[str, tuple["Tensor", "Tensor"]], scale: float, dtype: str
+    source: Path, target: Path, pairs: dict[str, tuple["Tensor", "Tensor"]], scale: float, params: MergeParams
 ) -> set[str]:
     """Write one merged shard; return the names of the tensors that the adapter changed in it."""
     import torch
@@ -115,22 +131,40 @@ def merge_shard(
                     "base_model.merge is not the model that the adapter was trained on."
                 )
 
+        rounded = {name for name in names if params.base == "dequantized" and IN_FOUR_BITS.search(name)}
+
         def read() -> Iterator[tuple[str, "Tensor"]]:
             for name in names:
                 tensor = base.get_tensor(name)
                 if not tensor.is_floating_point() or tensor.element_size() < 2:
                     raise SystemExit(f"{source}: {name} is {tensor.dtype}. base_model.merge must name 16-bit weights.")
-                yield name, to_device(tensor) if name in pairs else tensor.clone()
+                yield name, to_device(tensor) if name in pairs or name in rounded else tensor.clone()
 
         def merged() -> Iterator[tuple[str, "Tensor"]]:
             for name, tensor in ahead(read()):
+                if name in rounded:
+                    tensor = dequantized(tensor)
                 if name in pairs:
                     tensor = merged_tensor(tensor, pairs[name], scale)
                     changed.add(name)
-                yield name, to_host(tensor.to(getattr(torch, dtype)))
+                yield name, to_host(tensor.to(getattr(torch, params.dtype)))
 
-        write_sixteen_bit(target, dtype, shapes, ahead(merged()))
+        write_sixteen_bit(target, params.dtype, shapes, ahead(merged()))
     return changed
+
+
+def check_room(shards: list[Path], folder: Path) -> None:
+    """Refuse to start what disk or memory cannot hold."""
+    from safetensors import safe_open
+
+    check_disk(MERGED, folder, sum(shard.stat().st_size for shard in shards), "move the repository to a larger disk.")
+    largest = 0
+    for shard in shards:
+        with safe_open(shard, framework="pt") as base:
+            shapes = [base.get_slice(name).get_shape() for name in base.keys()]  # noqa: SIM118, it is no dict
+            largest = max([largest, *map(math.prod, shapes)])
+    # Three copies in 16 bits, one of them being read and one written, and two in float32.
+    check_memory(MERGED, 14 * largest, "Close other programs.")
 
 
 def write_configs(base: Path, merged: Path, dtype: str) -> None:
@@ -157,9 +191,10 @@ def main() -> None:
     pairs, scale = lora_pairs(ADAPTER)
     shards = sorted(base.path.glob("*.safetensors"))
     with atomic_folder(MERGED) as merged:
+        check_room(shards, merged)
         changed: set[str] = set()
         for number, shard in enumerate(shards, start=1):
-            changed |= merge_shard(shard, merged / shard.name, pairs, scale, params.merge.dtype)
+            changed |= merge_shard(shard, merged / shard.name, pairs, scale, params.merge)
             say(f"  shard {number}/{len(shards)}  {shard.name}  {size(merged / shard.name)}")
         if missing := sorted(pairs.keys() - changed):
             raise SystemExit(
@@ -171,7 +206,8 @@ def main() -> None:
         if index.is_file():
             shutil.copyfile(index, merged / index.name)
         write_configs(base.path, merged, params.merge.dtype)
-    say(f"merge: {len(changed)} of the base's tensors changed, scale {scale:g}; {MERGED}: {size(MERGED)}")
+    facts = f"{len(changed)} of the {params.merge.base} base's tensors changed, scale {scale:g}"
+    say(f"merge: {facts}; {MERGED}: {size(MERGED)}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -106,6 +108,67 @@ def test_every_bit_is_that_of_peft_s_own_merge(project: Path, dtype: str) -> Non
         assert torch.equal(tensor, expected[name].to(torch.bfloat16).to(tensor.dtype)), name
         adapted = name.split(".")[-2] in ADAPTED and name.endswith("weight")
         assert torch.equal(tensor, base[name].to(tensor.dtype)) != adapted, name
+
+
+def test_one_layer_of_a_14b_has_the_bits_of_peft_s_own_merge() -> None:
+    torch.manual_seed(2)
+    model: Any = torch.nn.Sequential()
+    model.add_module("q_proj", torch.nn.Linear(13824, 5120, bias=False))
+    weight = model.q_proj.weight.data.bfloat16()
+    model.q_proj.weight.data = weight.float()
+    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=24, target_modules=["q_proj"], init_lora_weights=False))
+    layer = model.base_model.model.q_proj
+    pair = (layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data)
+    ours = merge.merged_tensor(weight, pair, 24 / 16)
+    assert torch.equal(ours, model.merge_and_unload().q_proj.weight.data.bfloat16())
+
+
+def test_the_dequantized_base_is_what_4_bit_training_saw_in_every_linear_with_an_adapter_or_without(
+    project: Path,
+) -> None:
+    """Held against a layer that bitsandbytes itself has quantized and multiplies with."""
+    from bitsandbytes.nn import Linear4bit
+
+    params = (project / "params.yaml").read_text(encoding="utf-8").replace("base: original", "base: dequantized")
+    params = params.replace("load_in_4bit: false", "load_in_4bit: true")
+    (project / "params.yaml").write_text(params, encoding="utf-8")
+    file = project / "models/adapter/adapter_model.safetensors"
+    adapted = "model.layers.0.mlp.up_proj"
+    pair = {key: load_file(file)[f"base_model.model.{adapted}.lora_{key}.weight"] for key in "AB"}
+    edit_tensors(file, lambda tensors: [tensors.pop(name) for name in list(tensors) if "q_proj" in name])
+    merge.main()
+    merged, base = (
+        {
+            name: tensor
+            for shard in (project / folder).glob("*.safetensors")
+            for name, tensor in load_file(shard).items()
+        }
+        for folder in ("models/merged", "models/base-tiny")
+    )
+    for module in (adapted, "model.layers.1.self_attn.q_proj"):
+        weight = base[f"{module}.weight"]
+        layer = Linear4bit(weight.shape[1], weight.shape[0], bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
+        layer.load_state_dict({"weight": weight})
+        layer.to("cpu")
+        seen = layer(torch.eye(weight.shape[1], dtype=torch.bfloat16)).T.float()
+        if module == adapted:
+            seen = seen + (pair["B"] @ pair["A"]) * (6 / 4)
+        assert torch.equal(merged[f"{module}.weight"], seen.bfloat16()), module
+        assert not torch.equal(merged[f"{module}.weight"], weight)
+    for name in ("model.embed_tokens.weight", "model.norm.weight", "model.layers.0.self_attn.q_proj.bias"):
+        assert torch.equal(merged[name], base[name])
+
+
+def test_too_little_room_is_told_before_anything_is_written(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**10))
+    with pytest.raises(SystemExit, match=r"models/merged: needs 0\.00 GiB, the disk has 0\.00 GiB free"):
+        merge.main()
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**10))
+    with pytest.raises(SystemExit, match=r"models/merged: making it takes 0\.00 GiB of memory"):
+        merge.main()
+    assert nothing_is_written(project)
 
 
 def test_shards_and_index_are_laid_out_as_the_base_s(project: Path) -> None:

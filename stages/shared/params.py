@@ -102,8 +102,9 @@ class TrainParams(Section):
 
 
 class MergeParams(Section):
-    """The 16-bit type of the merged weights; the base's own loses nothing of it."""
+    """Which weights the adapter is folded into, and the 16-bit type of the sum; the base's own loses nothing of it."""
 
+    base: Literal["original", "dequantized"]
     dtype: Literal["bfloat16", "float16"]
 
 
@@ -145,6 +146,12 @@ class Params(Section):
     quantize_gguf: QuantizeGgufParams
     evaluate: EvaluateParams
     gate: GateParams
+
+    @model_validator(mode="after")
+    def _dequantized_means_trained_in_4_bits(self) -> "Params":
+        if self.merge.base == "dequantized" and not self.train.load_in_4bit:
+            raise ValueError("merge.base: is dequantized, but train.load_in_4bit is false. Use original.")
+        return self
 
     @model_validator(mode="after")
     def _measured_methods_are_written(self) -> "Params":

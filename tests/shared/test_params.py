@@ -114,7 +114,7 @@ def test_an_unknown_section_is_matched_by_the_name_in_the_file(project: Path) ->
 
 def test_a_missing_section_is_named(project: Path) -> None:
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(re.sub(r"(?m)^merge:\n  .*\n", "", text), encoding="utf-8")
+    (project / "params.yaml").write_text(re.sub(r"(?m)^merge:\n(?:  .*\n)+", "", text), encoding="utf-8")
     assert refusal() == ["params.yaml: merge: missing. Add it; presets/ and the file in Git show its place."]
 
 
@@ -191,3 +191,8 @@ def test_loaded_params_cannot_be_changed() -> None:
         params.lora.r = 4  # type: ignore[misc]
     with pytest.raises(ValidationError, match="frozen"):
         params.lora = params.lora  # type: ignore[misc]
+
+
+def test_a_base_that_was_not_quantized_cannot_be_dequantized() -> None:
+    change("merge.base", "  base: dequantized")
+    assert refusal() == ["params.yaml: merge.base: is dequantized, but train.load_in_4bit is false. Use original."]
