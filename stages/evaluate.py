@@ -51,7 +51,7 @@ def main() -> None:
     measured: dict[str, Measured] = {}
     for method in params.evaluate.methods:
         file = gguf_file(method)
-        measured[method] = measure(file, method, rows, params.evaluate)
+        measured[method] = measure(file, method, rows, params.evaluate, params.evaluate.endpoint)
 
     intervals: dict[str, Any] = {"note": INTERVALS_NOTE}
     intervals |= {method: each.intervals for method, each in measured.items()}

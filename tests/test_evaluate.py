@@ -13,7 +13,7 @@ from stages import evaluate
 from stages.shared.answer_page import answer_page
 from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
 from stages.shared.gguf_writer import About, read_model, write_ggufs
-from stages.shared.llama_runtime import Answer
+from stages.shared.llama_runtime import Answer, Llama
 from stages.shared.measure import MODES, criteria_chrf, read_rows, record, with_intervals
 from tests.tiny_model import write_model
 
@@ -234,3 +234,25 @@ def test_what_a_model_writes_cannot_become_markup(project: Path) -> None:
     assert "<script" not in page_of(json.dumps({evil: evil}), True, project)
     assert "&lt;script&gt;" in page_of(evil, False, project)
     Page(page_of(evil, False, project))
+
+
+def test_a_running_server_measures_as_the_embedded_one_does(project: Path) -> None:
+    yaml = YAML(typ="safe")
+    params = yaml.load(project / "params.yaml")
+    (project / "params.yaml").unlink()  # a link to what all tests share
+    params["evaluate"]["methods"] = ["q8_0"]
+    tables = []
+    with Llama(evaluate.gguf_file("q8_0"), 2, 1024) as elsewhere:
+        for endpoint in ("embedded", elsewhere._address):
+            params["evaluate"]["endpoint"] = endpoint
+            yaml.dump(params, project / "params.yaml")
+            evaluate.main()
+            lines = (project / "reports/evaluate/answers-q8_0-unconstrained.jsonl").read_text(encoding="utf-8")
+            tables.append([json.loads(line)["answer"] for line in lines.splitlines()])
+    assert tables[0] == tables[1]
+
+
+def test_several_files_and_one_server_are_refused(project: Path) -> None:
+    edit(project / "params.yaml", "endpoint: embedded", "endpoint: http://127.0.0.1:8080")
+    with pytest.raises(SystemExit, match=r"evaluate\.methods: 2 files, and the server at evaluate\.endpoint has one"):
+        evaluate.main()

@@ -1,6 +1,6 @@
-"""A GGUF file at work in llama.cpp, in this process (xllamacpp's build of llama.cpp's server).
+"""A GGUF file at work in llama.cpp: in this process (xllamacpp's build of its server), or in a server that runs.
 
-It is spoken to over the server's HTTP interface on a local port, so a llama-server elsewhere would answer the same.
+Both are spoken to over the server's HTTP interface.
 Interface: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 """
 
@@ -9,10 +9,11 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from stages.shared.console import say
 
@@ -47,17 +48,48 @@ class Llama:
         file: the GGUF.
         slots: answers written at the same time.
         slot_context: tokens that one prompt and its answer may have together.
+        endpoint: "embedded", or the address of a llama-server that was started with this file.
 
     Raises:
-        SystemExit: on entering, if the file is missing, cannot be loaded, or its model holds less context.
+        SystemExit: on entering, if the file is missing, cannot be loaded, or its model holds less context; if no
+            server answers at the endpoint, or one with another file or too small slots.
 
     """
 
-    def __init__(self, file: Path, slots: int, slot_context: int) -> None:
-        self._file, self._slots, self._slot_context = file, slots, slot_context
+    def __init__(self, file: Path, slots: int, slot_context: int, endpoint: str = "embedded") -> None:
+        self._file, self._slots, self._slot_context, self._endpoint = file, slots, slot_context, endpoint
         self._server: Server | None = None
 
     def __enter__(self) -> "Llama":
+        if self._endpoint == "embedded":
+            self._start()
+        else:
+            self._find()
+        return self
+
+    def _find(self) -> None:
+        start = f"llama-server -m {self._file} -np {self._slots} -c {self._slots * self._slot_context} --jinja"
+        self._address = self._endpoint
+        try:
+            properties = self._ask("GET", "/props")
+            name, room = Path(properties["model_path"]).name, properties["default_generation_settings"]["n_ctx"]
+        except (OSError, HTTPException, ValueError, KeyError, RuntimeError) as error:
+            raise SystemExit(
+                f"params.yaml: evaluate.endpoint: no llama-server answers at {self._endpoint} "
+                f"({type(error).__name__}). Start one: {start}"
+            ) from None
+        if name != self._file.name:
+            raise SystemExit(
+                f"params.yaml: evaluate.endpoint: {self._endpoint} has {name} loaded, to be measured is "
+                f"{self._file.name}. Start it with that file: {start}"
+            )
+        if room < self._slot_context:
+            raise SystemExit(
+                f"params.yaml: evaluate.endpoint: {self._endpoint} holds {room} tokens a slot, the longest prompt and "
+                f"evaluate.max_answer_tokens take {self._slot_context} together. Start it with more: {start}"
+            )
+
+    def _start(self) -> None:
         import xllamacpp
 
         if not self._file.is_file():
@@ -76,7 +108,7 @@ class Llama:
             raise SystemExit(
                 f"{self._file}: llama.cpp cannot load it (its reason stands above). Run `dvc repro -f quantize_gguf`."
             ) from None
-        self._address = self._server.listening_address.removeprefix("http://")
+        self._address = self._server.listening_address
         # Its main loop answers this one: stopped before that loop begins, xllamacpp 2026.10 waits for ever.
         self._ask("GET", "/slots")
         holds = self._ask("GET", "/v1/models")["data"][0]["meta"]["n_ctx_train"]
@@ -86,7 +118,6 @@ class Llama:
                 f"{self._file}: its model holds {holds} tokens; the longest prompt and evaluate.max_answer_tokens "
                 f"take {self._slot_context} together. Lower evaluate.max_answer_tokens in params.yaml."
             )
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._server = None  # its destructor stops the threads and frees the model
@@ -174,7 +205,8 @@ class Llama:
 
     def _send(self, verb: str, path: str, body: dict[str, Any] | None) -> HTTPResponse:
         # http.client and not urllib, which would send this through a proxy where one is configured.
-        connection = HTTPConnection(self._address)
+        address = urlsplit(self._address)
+        connection = (HTTPSConnection if address.scheme == "https" else HTTPConnection)(address.netloc)
         connection.request(verb, path, json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
         if response.status != 200:

@@ -126,7 +126,9 @@ def _first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def measure(file: Path, method: str, rows: dict[str, list[Row]], evaluate: EvaluateParams) -> Measured:
+def measure(
+    file: Path, method: str, rows: dict[str, list[Row]], evaluate: EvaluateParams, endpoint: str = "embedded"
+) -> Measured:
     """Check the prompts of every row, then answer the held-out ones freely and held to the schema.
 
     Args:
@@ -134,12 +136,13 @@ def measure(file: Path, method: str, rows: dict[str, list[Row]], evaluate: Evalu
         method: its name in the lines that are printed.
         rows: both splits.
         evaluate: length and number of answers at a time.
+        endpoint: "embedded", or the address of a llama-server that has the file.
 
     """
     held_out = rows["eval"]
     longest = max(len(row.prompt_ids) for row in held_out)
     measured = Measured({}, {}, {})
-    with Llama(file, evaluate.parallel, longest + evaluate.max_answer_tokens) as llama:
+    with Llama(file, evaluate.parallel, longest + evaluate.max_answer_tokens, endpoint) as llama:
         check_prompts(llama, [row for split in SPLITS for row in rows[split]])
         for mode in MODES:
             started = time.monotonic()

@@ -117,11 +117,21 @@ class QuantizeGgufParams(Section):
 
 
 class EvaluateParams(Section):
-    """Which files are measured and how the answers are drawn (always greedy)."""
+    """Which files are measured, by which llama.cpp, and how the answers are drawn (always greedy)."""
 
+    endpoint: Annotated[str, Field(pattern=r"^(embedded|https?://[^/\s]+/?)$")]
     methods: Annotated[list[Method], Field(min_length=1)]
     max_answer_tokens: Positive
     parallel: Positive
+
+    @model_validator(mode="after")
+    def _a_server_has_one_file(self) -> "EvaluateParams":
+        if self.endpoint != "embedded" and len(self.methods) > 1:
+            raise ValueError(
+                f"evaluate.methods: {len(self.methods)} files, and the server at evaluate.endpoint has one loaded. "
+                "Keep one of them."
+            )
+        return self
 
 
 class GateParams(Section):

@@ -1,9 +1,12 @@
 """llama_runtime.py: a real GGUF of a tiny random model in the real llama.cpp."""
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +156,12 @@ def test_an_interrupted_answer_leaves_no_server_behind(
     with pytest.raises(KeyboardInterrupt), Llama(gguf, 2, 512) as llama:
         llama.answers(prompts, 400, None, "free")
     with pytest.raises(ConnectionRefusedError):
-        HTTPConnection(llama._address).request("GET", "/health")
+        HTTPConnection(llama._address.removeprefix("http://")).request("GET", "/health")
 
 
 def test_leaving_the_block_stops_the_server(gguf: Path) -> None:
     with Llama(gguf, 1, 64) as llama:
-        address = llama._address
+        address = llama._address.removeprefix("http://")
         llama.tokenize("hola")
     with pytest.raises(ConnectionRefusedError):
         HTTPConnection(address).request("GET", "/health")
@@ -167,3 +170,43 @@ def test_leaving_the_block_stops_the_server(gguf: Path) -> None:
 def test_an_error_of_the_server_is_raised_with_its_words(gguf: Path) -> None:
     with Llama(gguf, 1, 64) as llama, pytest.raises(RuntimeError, match="exceeds the available context size"):
         llama.answers([[5] * 400], 5, None, "long")
+
+
+def test_a_server_that_runs_already_answers_what_the_embedded_one_answers(gguf: Path, prompts: list[list[int]]) -> None:
+    with Llama(gguf, 3, 128) as embedded:
+        expected = embedded.answers(prompts, 8, SCHEMA, "test")
+    with Llama(gguf, 3, 128) as elsewhere, Llama(gguf, 3, 128, elsewhere._address) as asking:
+        assert asking._server is None
+        assert asking.answers(prompts, 8, SCHEMA, "test") == expected
+
+
+def test_a_server_with_another_file_is_refused_by_both_names(gguf: Path, tmp_path: Path) -> None:
+    with (
+        Llama(gguf, 1, 128) as elsewhere,
+        pytest.raises(SystemExit, match=r"has tiny\.gguf loaded, to be measured is other\.gguf\. Start it"),
+        Llama(tmp_path / "other.gguf", 1, 128, elsewhere._address),
+    ):
+        pass
+
+
+def test_a_server_whose_slots_are_too_small_is_refused_with_both_numbers(gguf: Path) -> None:
+    with (
+        Llama(gguf, 1, 256) as elsewhere,
+        pytest.raises(SystemExit, match=r"holds 256 tokens a slot, .* take 300 together.* -np 2 -c 600 "),
+        Llama(gguf, 2, 300, elsewhere._address),
+    ):
+        pass
+
+
+def test_an_endpoint_where_nothing_or_something_else_answers_is_refused_with_the_command_to_run(gguf: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    wanted = rf"no llama-server answers at http://127\.0\.0\.1:{port} .*llama-server -m .*tiny\.gguf -np 1"
+    with pytest.raises(SystemExit, match=wanted), Llama(gguf, 1, 64, f"http://127.0.0.1:{port}"):
+        pass
+    server = HTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler)  # answers 501 to everything
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(SystemExit, match=wanted), Llama(gguf, 1, 64, f"http://127.0.0.1:{port}"):
+        pass
+    server.shutdown()
