@@ -1,8 +1,10 @@
 """train_lora: masks, resuming, refusals; a real model of two layers is trained."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,10 +18,12 @@ from stages.shared.base_model import weights_digest
 from stages.shared.chatml import Encoder
 from stages.shared.fingerprint import sha256
 from stages.train_lora import IGNORED, check_labels, example, last_checkpoint
+from tests.small_repository import run, write_repository
 from tests.tiny_model import SENTENCES, write_model
 
 ROOT = Path(__file__).parent.parent
 ADAPTER = Path("models/adapter/adapter_model.safetensors")
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}  # a model this small only waits for a second one
 KNOBS = {
     "train": "models/base-tiny",
     "train_revision": "null",
@@ -94,12 +98,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(project: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "stages.train_lora"]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        command, cwd=project, env=ONE_THREAD, capture_output=True, text=True, check=False, timeout=600
+    )
 
 
 def kill_after_the_first_checkpoint(project: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train_lora"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "stages.train_lora"],
+        cwd=project,
+        env=ONE_THREAD,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while not list((project / "models/checkpoints").glob("*/checkpoint-*/trainer_state.json")):
         assert process.poll() is None, "it ended before it could be killed"
@@ -259,10 +269,35 @@ stage.main()
 
 def test_running_out_of_memory_in_a_step_is_told_in_one_line_and_keeps_the_checkpoint(project: Path) -> None:
     command = [sys.executable, "-c", SHORT_OF_MEMORY]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project, env=ONE_THREAD, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith("train_lora: out of memory in step 3 of 6: ")
     assert "Set train.memory_limit_gib to " in said
     assert "Traceback" not in done.stderr
     assert list((project / "models/checkpoints").glob("*/checkpoint-2/trainer_state.json"))
+
+
+def test_a_second_repro_says_who_is_at_work_and_after_a_kill_the_next_one_resumes(tmp_path: Path) -> None:
+    write_repository(tmp_path)
+    set_knob(tmp_path, "epochs", "4")
+    environment = ONE_THREAD | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    first = subprocess.Popen(
+        ["dvc", "repro", "train_lora"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not list((tmp_path / "models").glob("checkpoints/*/checkpoint-*/trainer_state.json")):
+            assert first.poll() is None, "it ended before anything could be seen"
+            time.sleep(0.01)
+        said = run("dvc", "repro", "train_lora", cwd=tmp_path, fails=True)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert f"(PID {first.pid}): " in said and "dvc repro train_lora" in said
+    assert not (tmp_path / "models/adapter").exists()
+    assert "train_lora: resumes from " in run("dvc", "repro", "train_lora", cwd=tmp_path)

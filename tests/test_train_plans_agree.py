@@ -69,7 +69,7 @@ def one_by_one(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[flo
     curve, said = losses(made, tmp_path_factory.mktemp("one") / "by_one", micro_batch_size=1)
     assert "8 x 1 examples a step" in said
     assert len(curve) == STEPS
-    assert curve[-1] < 0.8 * curve[0]  # it learns: curves that stand still would agree as well
+    assert sum(curve[-5:]) < 0.95 * sum(curve[:5])  # it learns: curves that stand still would agree as well
     return curve
 
 

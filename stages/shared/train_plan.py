@@ -25,6 +25,7 @@ _RECOMPUTE = 1.27
 _OFFLOAD = 0.5
 _FLOP_PER_BYTE = 200  # a card's matrix throughput over its memory bandwidth: 150 to 250 from an RTX 4090 to an H200
 _LAUNCH_SECONDS = 0.0035  # the host's time to launch one layer's kernels in one direction
+_UNHIDDEN = 0.1  # the share of it in which even a busy GPU waits
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,8 @@ def step_seconds(
         return gpu
     unpacked = shape.linear_weights * 2.5 if shape.four_bit else 0.0
     gpu += accumulation * (2 + recomputed) * unpacked / (machine.flops / _FLOP_PER_BYTE)
-    return max(gpu, accumulation * shape.layers * _LAUNCH_SECONDS * (2 + recomputed))
+    host = accumulation * shape.layers * _LAUNCH_SECONDS * (2 + recomputed)
+    return max(gpu + _UNHIDDEN * host, host)
 
 
 def make_plan(params: Params, shape: Shape, machine: Machine, lengths: Sequence[int], element: int) -> Plan:
