@@ -176,12 +176,16 @@ def main() -> None:
             straightforward(files["train"])
         with timed("straightforward: every pair that shares a run", SAMPLE, memory):
             list(closest_earlier(first_inputs(files["train"]), KNOBS.max_similarity))
-        with timed("validate: all but near-duplicates", options.rows, memory):
-            with atomic_folder(validate.VALIDATED) as passed_on:
-                corpus = validate.read_corpus(validate.copies(passed_on), TOKENS)
-                problems = [*corpus.rows["train"].problems, *corpus.rows["eval"].problems]
-                problems += validate.repeated_ids(corpus)
-            corpus.files = {split: validate.VALIDATED / f"{split}.jsonl" for split in files}
+        os.sync()  # the rows that were made are not to be written on validate's time
+        with (
+            timed("validate: copy to data/validated", options.rows, memory),
+            atomic_folder(validate.VALIDATED) as folder,
+        ):
+            validate.copies(new)
+        with timed("validate: all else but near-duplicates", options.rows, memory):
+            corpus = validate.read_corpus({split: validate.VALIDATED / f"{split}.jsonl" for split in files}, TOKENS)
+            problems = [*corpus.rows["train"].problems, *corpus.rows["eval"].problems]
+            problems += validate.repeated_ids(corpus)
         with timed("validate: near-duplicates", options.rows, memory):
             found = {match.text: match for match in validate.matches(corpus, KNOBS)}
         assert not problems, problems[:3]
