@@ -179,9 +179,9 @@ def main() -> None:
         os.sync()  # the rows that were made are not to be written on validate's time
         with (
             timed("validate: copy to data/validated", options.rows, memory),
-            atomic_folder(validate.VALIDATED) as folder,
+            atomic_folder(validate.VALIDATED) as passed_on,
         ):
-            validate.copies(new)
+            validate.copies(passed_on)
         with timed("validate: all else but near-duplicates", options.rows, memory):
             corpus = validate.read_corpus({split: validate.VALIDATED / f"{split}.jsonl" for split in files}, TOKENS)
             problems = [*corpus.rows["train"].problems, *corpus.rows["eval"].problems]
