@@ -88,7 +88,7 @@ def merged_tensor(weight: "Tensor", pair: tuple["Tensor", "Tensor"], scale: floa
     import torch
 
     a, b = (matrix.to(weight.device, torch.float32) for matrix in pair)
-    return (weight.float() + (b @ a) * scale).to(weight.dtype)
+    return (b @ a).mul_(scale).add_(weight).to(weight.dtype)
 
 
 def check_base(base: Base, training: dict[str, Any]) -> None:

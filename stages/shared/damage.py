@@ -60,7 +60,7 @@ class Reference:
                     surprise -= cross_entropy(ours, ids[some], reduction="sum").item()
                 tokens += len(ids)
         ratio = math.exp(surprise / tokens)
-        return {"kl_divergence": round(divergence / tokens, 6), "perplexity_ratio": round(ratio, 5)}
+        return {"kl_divergence": round(divergence / tokens, 6) + 0.0, "perplexity_ratio": round(ratio, 5)}
 
     def _answer_states(self, weights: "Weights") -> "list[Tensor]":
         """For each text the states that its answer's tokens are predicted from."""
