@@ -1,6 +1,7 @@
 """Gather what the stages measured: the model card with its scores, and five numbers to compare experiments by.
 
-Reads:  models/gguf/ (its metadata), reports/{train/metrics,quantize_gguf,baseline,evaluate}.json
+Reads:  models/gguf/ (its metadata), reports/{train/metrics,quantize_gguf,baseline,evaluate}.json,
+        reports/train/plots/metrics/eval/loss.tsv
 Writes: reports/MODEL_CARD.md (what goes to the Hub as README.md beside the files),
         reports/summary.json (of gate.method, answering freely),
         reports/size_quality.tsv (of every method that was measured, for the plot)
@@ -22,6 +23,7 @@ from stages.shared.provenance import read_provenance
 GGUF = Path("models/gguf")
 REPORTS = Path("reports")
 CARD = REPORTS / "MODEL_CARD.md"
+EVAL_LOSS = REPORTS / "train/plots/metrics/eval/loss.tsv"
 SUMMARY = REPORTS / "summary.json"
 SIZE_QUALITY = REPORTS / "size_quality.tsv"
 
@@ -43,16 +45,23 @@ def size_quality(quantized: dict[str, Any], tuned: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def eval_loss(keep_best: bool) -> float:
+    """Loss on the held-out answers after the epoch that was kept."""
+    _, *rows = EVAL_LOSS.read_text(encoding="utf-8").splitlines()
+    losses = [float(row.split("\t")[1]) for row in rows]
+    return min(losses) if keep_best else losses[-1]
+
+
 def main() -> None:
     """Write all three."""
     params = load_params()
     method = params.gate.method
     quantized, tuned = read_report("quantize_gguf.json"), read_report("evaluate.json")
-    trained = read_report("train/metrics.json")
+    loss = eval_loss(params.train.keep_best)
     free = tuned[method]["unconstrained"]
     summary = {
-        "train_loss": round(trained["train"]["loss"], 4),
-        "eval_loss": round(trained["eval"]["loss"], 4),
+        "train_loss": round(read_report("train/metrics.json")["train"]["loss"], 4),
+        "eval_loss": round(loss, 4),
         "schema_valid": free["schema_valid"],
         "requirement_coverage": free["requirement_coverage"],
         "size_mib": quantized[method]["size_mib"],
@@ -62,7 +71,7 @@ def main() -> None:
         read_provenance(GGUF / file)["training"],
         params.format_chatml.system_prompt,
         {f"{NAME}-{each.upper()}.gguf": numbers for each, numbers in quantized.items()},
-        Measurements(file, tuned["n"], tuned[method], read_report("baseline.json")[method], trained["eval"]["loss"]),
+        Measurements(file, tuned["n"], tuned[method], read_report("baseline.json")[method], loss),
     )
     with atomic_file(CARD) as path:
         path.write_text(card, encoding="utf-8")

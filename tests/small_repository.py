@@ -51,7 +51,7 @@ def write_repository(folder: Path) -> None:
         source, target = ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target)  # with what Numba has compiled, which is valid by the files' times
         else:
             shutil.copyfile(source, target)
     rows = [_row(number, subject) for number, subject in enumerate(SUBJECTS, start=1)]

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.servers import program
-from tests.small_repository import ROOT, traces_of
+from tests.small_repository import ROOT, run, traces_of
 
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 FREE = [
@@ -70,3 +70,14 @@ def test_a_stage_opens_all_data_that_dvc_yaml_lists(stage: tuple[dict[str, Any],
     data = [name for name in names(listed["deps"]) if not name.startswith("stages/")]
     assert [name for name in data if not any(within(file, [name]) for file in files)] == []
     assert "params.yaml" in files
+
+
+def test_the_readme_shows_the_graph_as_it_is() -> None:
+    graph = run("dvc", "dag", "--md", cwd=ROOT).strip()
+    assert graph in (ROOT / "README.md").read_text(encoding="utf-8"), "paste what `dvc dag --md` prints"
+
+
+def test_every_stage_says_what_it_does() -> None:
+    listed = run("dvc", "stage", "list", cwd=ROOT)
+    for name, stage in STAGES.items():
+        assert re.search(rf"^{name} +{re.escape(stage['desc'])}", listed, re.MULTILINE)

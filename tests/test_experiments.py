@@ -1,6 +1,7 @@
 """`dvc exp`, `dvc metrics` and `dvc plots` as a user runs them, on real trainings of the small repository."""
 
 import html.parser
+import json
 import os
 import re
 import shutil
@@ -124,6 +125,11 @@ def test_plots_diff_draws_both_experiments_in_every_chart_without_a_network(
     folder, _ = tried
     (folder / ".venv").mkdir(exist_ok=True)
     (folder / ".venv/vega.js").write_text("{" + vl_convert.javascript_bundle() + "}")  # as the Makefile does
+    # As editors ask for them.
+    listed = json.loads(run("dvc", "plots", "diff", "main", "rank-8", "--json", "--split", cwd=folder))
+    names = ["loss", "eval loss", "scores", "size and quality", "size and damage", "token lengths"]
+    assert list(listed["data"]) == names
+    assert "errors" not in listed
     run("dvc", "plots", "diff", "main", "rank-8", cwd=folder)
     page = f"file://{folder}/dvc_plots/index.html"
     options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile")
@@ -143,6 +149,7 @@ def test_plots_diff_draws_both_experiments_in_every_chart_without_a_network(
         "Loss on the held-out Epics, after each epoch",
         "Held-out Epics, with 95 % intervals",
         "Size and quality of each file",
+        "Size of each file and what its quantization costs",
         "Tokens per example",
     }
     for texts in charts.texts:

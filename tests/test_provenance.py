@@ -10,8 +10,11 @@ import pytest
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
+from stages import report
+from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.provenance import git_state, read_provenance
 from tests.small_repository import GGUF, commit, git_identity, run
+from tests.tiny_model import write_model
 
 Clone = Callable[[Path], Path]
 
@@ -74,15 +77,21 @@ def test_verify_says_on_another_machine_what_a_file_is_and_how_it_scored(finishe
     assert lines["scores"].endswith(f"constrained schema_valid 0, requirement_coverage {coverage:g}")
 
 
-def test_verify_refuses_a_damaged_file_and_names_the_remedy(finished: Path) -> None:
+def test_verify_refuses_a_file_damaged_in_place_and_its_remedy_works(finished: Path, finished_once: Path) -> None:
+    """Damaged through a hard link: the cache's copy is damaged with it, which DVC does not see."""
+    run("dvc", "checkout", "--relink", cwd=finished)
     file = finished / GGUF
-    content = bytearray(file.read_bytes())
-    content[-100] ^= 1
-    file.unlink()
-    file.write_bytes(content)
+    file.chmod(0o644)
+    with file.open("r+b") as content:
+        content.seek(-100, 2)
+        content.write(b"damage")
+    file.chmod(0o444)
     output = verify(finished, fails=True)
-    assert "dvc.lock records" in output and "damaged" in output and "Traceback" not in output
-    run("dvc", "checkout", "--force", "quantize_gguf", cwd=finished)
+    assert "dvc.lock records" in output and "damaged" in output and len(output.splitlines()) == 1
+    run("dvc", "remote", "add", "--local", "--default", "there", str(finished_once / ".dvc/cache"), cwd=finished)
+    remedy = output.split("`")[1]
+    assert remedy.startswith(f"rm -f {GGUF} .dvc/cache/") and remedy.endswith("&& dvc pull quantize_gguf")
+    run("bash", "-c", remedy, cwd=finished)
     assert "intact      yes" in verify(finished)
 
 
@@ -93,6 +102,14 @@ def test_verify_refuses_a_damaged_file_and_names_the_remedy(finished: Path) -> N
 def test_verify_refuses_a_file_that_this_commit_did_not_ship(finished_once: Path, file: str, message: str) -> None:
     output = verify(finished_once, file, fails=True)
     assert message in output and len(output.splitlines()) == 1
+
+
+def test_a_gguf_of_another_program_is_refused(tmp_path: Path) -> None:
+    about = About("Tiny", "For tests.", "apache-2.0", ["es"], [], "a/b", "0123", {})
+    file = tmp_path / "other.gguf"
+    write_ggufs(read_model(write_model(tmp_path / "model")), {"f16": file}, about)
+    with pytest.raises(SystemExit, match=r"other\.gguf: holds no pm_senior\.training: another program wrote it"):
+        read_provenance(file)
 
 
 def test_verify_tells_a_template_and_a_tokenizer_that_training_did_not_use(finished: Path) -> None:
@@ -124,11 +141,19 @@ def test_the_summary_is_what_the_stages_measured(finished_once: Path) -> None:
     reports = finished_once / "reports"
     summary = json.loads((reports / "summary.json").read_text())
     trained = json.loads((reports / "train/metrics.json").read_text())
-    assert summary["eval_loss"] == round(trained["eval"]["loss"], 4)
+    assert summary["train_loss"] == round(trained["train"]["loss"], 4)
+    assert summary["eval_loss"] == round(trained["eval"]["loss"], 4), "one epoch"
     size = (finished_once / GGUF).stat().st_size
     assert summary["size_mib"] == round(size / 2**20, 2)
     rows = (reports / "size_quality.tsv").read_text().splitlines()
     assert rows[1].split("\t")[:2] == ["q4_k_m", str(summary["size_mib"])]
+
+
+def test_the_eval_loss_is_that_of_the_epoch_that_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report.EVAL_LOSS.parent.mkdir(parents=True)
+    report.EVAL_LOSS.write_text("step\tloss\n10\t2.5\n20\t2.25\n30\t2.75\n")
+    assert (report.eval_loss(keep_best=True), report.eval_loss(keep_best=False)) == (2.25, 2.75)
 
 
 def test_make_verify_reads_the_file_that_it_is_given() -> None:

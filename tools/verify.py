@@ -48,7 +48,8 @@ def check_intact(file: Path) -> str:
     if not file.is_file():
         raise SystemExit(f"{file}: not found. `dvc pull quantize_gguf` fetches the files that ship.")
     try:
-        known = DVCFileSystem().find(GGUF, detail=True)
+        tracked = DVCFileSystem()
+        known = tracked.find(GGUF, detail=True)
     except (NotDvcRepoError, FileNotFoundError):
         raise SystemExit(f"{file}: dvc.lock records no {GGUF} here. Run this in a clone, after `dvc pull`.") from None
     recorded = known.get(f"{GGUF}/{file.name}", {}).get("dvc_info", {}).get("md5")
@@ -56,9 +57,12 @@ def check_intact(file: Path) -> str:
         raise SystemExit(f"{file}: dvc.lock has no file of that name. Check out the commit that it came with.")
     found = md5(file)
     if found != recorded:
+        # By a hard link the cache's copy is this very file, and DVC believes in it unseen.
+        cached = Path(tracked.repo.cache.local.oid_to_path(recorded))
+        cached = cached.relative_to(Path.cwd()) if cached.is_relative_to(Path.cwd()) else cached
         raise SystemExit(
             f"{file}: its MD5 is {found}, dvc.lock records {recorded}: damaged, or of another commit. "
-            f"`dvc checkout --force quantize_gguf` or `dvc pull --force quantize_gguf` restores it."
+            f"`rm -f {file} {cached} && dvc pull quantize_gguf` fetches it again."
         )
     return found
 
@@ -120,6 +124,8 @@ def data_line(recorded: dict[str, str]) -> str:
 
 def commit_line(commit: str, dirty: bool) -> str:
     """The commit and whether this clone has it."""
+    if commit == "none":
+        return "none: it was made outside a Git repository"
     known = subprocess.run(["git", "cat-file", "-e", commit], capture_output=True, check=False).returncode == 0
     return f"{commit[:12]}{' with uncommitted changes' if dirty else ''}{'' if known else ', which this clone lacks'}"
 

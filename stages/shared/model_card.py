@@ -37,7 +37,7 @@ class Measurements:
         n: held-out Epics.
         tuned: mode to metric to value, of the file.
         baseline: the same of the untouched base, quantized in the same way.
-        eval_loss: cross-entropy per token on the held-out answers, at the end of training.
+        eval_loss: cross-entropy per token on the held-out answers, after the epoch that was kept.
 
     """
 
