@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.servers import program
 from tests.small_repository import ROOT, run
@@ -71,7 +72,9 @@ def test_a_sweep_runs_from_the_queue_and_gives_the_same_bytes_as_in_the_workspac
     run("dvc", "checkout", "--force", cwd=folder)
     assert files(folder / "models/adapter") != in_workspace["adapter"]
     shutil.rmtree(folder / ".dvc/cache/runs")  # else DVC would take the outputs of the run before
-    queued = run("dvc", "exp", "run", "--queue", "-S", "lora.r=8,16", "-S", "train.learning_rate=0.002", cwd=folder)
+    rate = YAML().load(folder / "params.yaml")["train"]["learning_rate"]
+    sweep = ("-S", "lora.r=8,16", "-S", f"train.learning_rate={rate}")
+    queued = run("dvc", "exp", "run", "--queue", *sweep, cwd=folder)
     names = re.findall(r"Queued experiment '([\w-]+)'", queued)
     assert len(names) == 2
     run("dvc", "queue", "start", "--jobs", "1", cwd=folder)

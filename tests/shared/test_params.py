@@ -24,7 +24,7 @@ def change(dotted: str, line: str) -> int:
     section, key = dotted.split(".")
     file = Path("params.yaml")
     lines = file.read_text(encoding="utf-8").split("\n")
-    start = lines.index(f"{section}:")
+    start = next(n for n, each in enumerate(lines) if each.startswith(f"{section}:"))
     number = next(n for n in range(start, len(lines)) if lines[n].startswith(f"  {key}:"))
     lines[number] = line
     file.write_text("\n".join(lines), encoding="utf-8")
