@@ -7,11 +7,11 @@ import random
 import re
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stages.shared.chatml import CHATML_TEMPLATE, END_OF_TEXT, IM_END, IM_START
+from tests.test_corpus import strings_of, words_of
 from tools import make_base_tiny
 from tools.corpus import prose_documents
 from tools.corpus.disguise import disguise, stutter
@@ -33,17 +33,6 @@ NUMBERS = [f"w{n}" for n in range(40)]
 
 def talk(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def words_of(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def strings_of(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for part in parts for text in strings_of(part)]
 
 
 @pytest.fixture(scope="module")
