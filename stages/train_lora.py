@@ -225,7 +225,8 @@ def arguments(train: TrainParams, precision: str, plan: Plan, checkpoints: Path)
         output_dir=str(checkpoints),
         num_train_epochs=train.epochs,
         per_device_train_batch_size=plan.micro_batch_size,
-        per_device_eval_batch_size=plan.micro_batch_size,
+        # accelerate fills a short last batch up and drops the surplus whole batch by whole batch.
+        per_device_eval_batch_size=plan.micro_batch_size if train.num_processes == 1 else 1,
         gradient_accumulation_steps=plan.accumulation,
         learning_rate=train.learning_rate,
         warmup_steps=train.warmup_steps,

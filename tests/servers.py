@@ -1,4 +1,4 @@
-"""Real servers on the loopback interface: OpenSSH, nginx, and a wire between them and their clients that can be cut.
+"""Real servers on the loopback interface: OpenSSH, nginx, llama-server, and a wire to them that can be cut.
 
 They skip their tests with the reason where the program is not installed; with PM_SENIOR_REQUIRE_SERVERS=1 they fail.
 """
@@ -6,23 +6,27 @@ They skip their tests with the reason where the program is not installed; with P
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import psutil
 import pytest
 
 
-def program(name: str) -> str:
-    """The path of an installed program; where it is missing the test is skipped, or fails if it may not be."""
-    path = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+def program(*names: str) -> str:
+    """The path of the first that is installed; where none is the test is skipped, or fails if it may not be."""
+    folders = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+    path = next(filter(None, (shutil.which(name, path=os.pathsep.join(folders)) for name in names)), None)
     if path is None:
-        reason = f"{name} is not installed"
+        reason = f"{names[0]} is not installed"
         if os.environ.get("PM_SENIOR_REQUIRE_SERVERS"):
             pytest.fail(f"{reason}, and PM_SENIOR_REQUIRE_SERVERS is set")
         pytest.skip(reason)
@@ -48,9 +52,9 @@ def _wait_for(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @contextmanager
-def _serve(command: list[str], port: int, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _serve(command: list[str], port: int, log: Path, cwd: Path | None = None) -> Iterator["subprocess.Popen[bytes]"]:
     with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        server = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=output, start_new_session=True)
         try:
             _wait_for(port, server, log)
             yield server
@@ -118,6 +122,23 @@ class Nginx:
     def kill(self) -> None:
         """Kill it at once."""
         self._server.kill()
+
+
+@contextmanager
+def llama_server(arguments: list[str], folder: Path, port: int) -> Iterator[None]:
+    """llama.cpp's own server in a folder, ready to be asked; the second name is that of a PyPI package's build."""
+    command = [program("llama-server", "llama-server-vulkan"), *arguments, "--port", str(port)]
+    with _serve(command, port, folder.with_name("llama-server.log"), folder) as server:
+        for _ in range(200):  # it listens before it has loaded its file, and may break a connection off then
+            with suppress(OSError, HTTPException):
+                connection = HTTPConnection("127.0.0.1", port)
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    break
+            if server.poll() == -signal.SIGILL:
+                pytest.skip(f"{command[0]} was built for another processor")
+            time.sleep(0.05)
+        yield
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """evaluate: a real GGUF of a tiny random model, real rows, the real llama.cpp."""
 
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from stages import evaluate
 from stages.shared.answer_page import answer_page
 from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
 from stages.shared.gguf_writer import About, read_model, write_ggufs
-from stages.shared.llama_runtime import Answer, Llama
+from stages.shared.llama_runtime import Answer
 from stages.shared.measure import MODES, criteria_chrf, read_rows, record, with_intervals
+from tests.servers import free_port, llama_server
+from tests.small_repository import run
 from tests.tiny_model import write_model
 
 ROOT = Path(__file__).parents[1]
@@ -236,20 +240,18 @@ def test_what_a_model_writes_cannot_become_markup(project: Path) -> None:
     Page(page_of(evil, False, project))
 
 
-def test_a_running_server_measures_as_the_embedded_one_does(project: Path) -> None:
-    yaml = YAML(typ="safe")
-    params = yaml.load(project / "params.yaml")
-    (project / "params.yaml").unlink()  # a link to what all tests share
-    params["evaluate"]["methods"] = ["q8_0"]
-    tables = []
-    with Llama(evaluate.gguf_file("q8_0"), 2, 1024) as elsewhere:
-        for endpoint in ("embedded", elsewhere._address):
-            params["evaluate"]["endpoint"] = endpoint
-            yaml.dump(params, project / "params.yaml")
-            evaluate.main()
-            lines = (project / "reports/evaluate/answers-q8_0-unconstrained.jsonl").read_text(encoding="utf-8")
-            tables.append([json.loads(line)["answer"] for line in lines.splitlines()])
-    assert tables[0] == tables[1]
+def test_a_llama_server_started_as_the_refusal_says_is_measured(finished: Path) -> None:
+    port = free_port()
+    command = ("dvc", "exp", "run", "-S", f"evaluate.endpoint=http://127.0.0.1:{port}")
+    refusal = run(*command, cwd=finished, fails=True)
+    start = refusal.partition("Start one: llama-server ")[2].splitlines()[0]
+    with llama_server(shlex.split(start), finished, port):
+        output = run(*command, cwd=finished)
+    assert re.findall(r"Running stage '(\w+)'", output) == ["evaluate", "gate", "report"]
+    report = json.loads((finished / "reports/evaluate.json").read_text(encoding="utf-8"))
+    lines = (finished / "reports/evaluate/answers-q4_k_m-constrained.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == report["n"] == 2
+    assert all(json.loads(line)["answer"].lstrip().startswith("{") for line in lines)
 
 
 def test_several_files_and_one_server_are_refused(project: Path) -> None:

@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(json.dumps(format_row({"input": brief, "output": output}, "Eres un PM.", encoder)) + "\n")
     (root / "data/chatml").mkdir(parents=True)
     (root / "data/chatml/train.jsonl").write_text("".join(rows))
-    (root / "data/chatml/eval.jsonl").write_text("".join(rows[:2]))
+    (root / "data/chatml/eval.jsonl").write_text("".join(rows[:3]))
     return root
 
 
@@ -59,35 +59,49 @@ def losses(made: Path, folder: Path, **knobs: object) -> tuple[list[float], str]
         [sys.executable, "-m", "stages.train_lora"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = (folder / "reports/train/plots/metrics/train/loss.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    return [float(line.split("\t")[1]) for line in lines], done.stdout
+    return curve(folder, "train"), done.stdout
+
+
+def curve(folder: Path, split: str) -> list[float]:
+    """The loss at every step that it was taken at."""
+    lines = (folder / f"reports/train/plots/metrics/{split}/loss.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    return [float(line.split("\t")[1]) for line in lines]
 
 
 @pytest.fixture(scope="module")
-def one_by_one(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """The notebook's way: one example at a time, eight times a step."""
-    curve, said = losses(made, tmp_path_factory.mktemp("one") / "by_one", micro_batch_size=1)
+def by_one(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after the notebook's way: one example at a time, eight times a step."""
+    folder = tmp_path_factory.mktemp("one") / "by_one"
+    _, said = losses(made, folder, micro_batch_size=1)
     assert "8 x 1 examples a step" in said
-    assert len(curve) == STEPS
-    assert sum(curve[-5:]) < 0.95 * sum(curve[:5])  # it learns: curves that stand still would agree as well
-    return curve
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_by_one(by_one: Path) -> list[float]:
+    taken = curve(by_one, "train")
+    assert len(taken) == STEPS
+    assert sum(taken[-5:]) < 0.95 * sum(taken[:5])  # it learns: curves that stand still would agree as well
+    return taken
 
 
 def test_all_examples_of_a_step_at_once_give_the_losses_of_one_at_a_time(
     made: Path, tmp_path: Path, one_by_one: list[float]
 ) -> None:
-    curve, said = losses(made, tmp_path / "project", micro_batch_size=8)
+    taken, said = losses(made, tmp_path / "project", micro_batch_size=8)
     assert "1 x 8 examples a step" in said
-    assert curve == pytest.approx(one_by_one, rel=0.01)
+    assert taken == pytest.approx(one_by_one, rel=0.01)
 
 
 def test_two_processes_take_the_same_steps_with_the_same_losses_as_one(
-    made: Path, tmp_path: Path, one_by_one: list[float]
+    made: Path, tmp_path: Path, by_one: Path, one_by_one: list[float]
 ) -> None:
-    curve, said = losses(made, tmp_path / "project", num_processes=2)
-    assert "4 x 1 examples a step and process" in said
+    taken, said = losses(made, tmp_path / "project", num_processes=2, micro_batch_size=2)
+    assert "2 x 2 examples a step and process" in said
     assert said.count("train_lora: starts") == 1
-    assert curve == pytest.approx(one_by_one, rel=0.01)
+    assert taken == pytest.approx(one_by_one, rel=0.01)
+    # Three held-out rows: no two processes can share them evenly.
+    assert curve(tmp_path / "project", "eval") == pytest.approx(curve(by_one, "eval"), rel=0.01)
 
 
 def test_layers_that_are_recomputed_give_the_losses_of_layers_that_are_kept(
@@ -95,9 +109,9 @@ def test_layers_that_are_recomputed_give_the_losses_of_layers_that_are_kept(
 ) -> None:
     shape = read_shape(ROOT / "models/base-tiny", False)
     limit = _limit_that_recomputes(shape.layers // 2, made)
-    curve, said = losses(made, tmp_path / "project", micro_batch_size=8, memory_limit_gib=limit)
+    taken, said = losses(made, tmp_path / "project", micro_batch_size=8, memory_limit_gib=limit)
     assert f"; {shape.layers // 2} of {shape.layers} layers recomputed; " in said
-    assert curve == pytest.approx(one_by_one, rel=0.01)
+    assert taken == pytest.approx(one_by_one, rel=0.01)
 
 
 def _limit_that_recomputes(layers: int, made: Path) -> float:

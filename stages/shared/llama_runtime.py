@@ -152,7 +152,7 @@ class Llama:
             the answers, in the order of the prompts.
 
         Raises:
-            SystemExit: a schema that llama.cpp cannot turn into a grammar.
+            SystemExit: a schema that llama.cpp cannot turn into a grammar; a running server that breaks an answer off.
 
         """
         body: dict[str, Any] = {
@@ -165,11 +165,23 @@ class Llama:
         if schema is not None:
             self._check_grammar(schema)
             body["json_schema"] = schema
-        pieces: list[list[str]] = [[] for _ in prompts]
-        written = [0] * len(prompts)
+        try:
+            return self._collect(self._send("POST", "/completion", body), len(prompts), label)
+        except RuntimeError as error:
+            if self._endpoint == "embedded":
+                raise
+            raise SystemExit(
+                f"params.yaml: evaluate.endpoint: {self._endpoint} broke an answer off ({error}). Take a newer "
+                "llama-server (some older ones fail at an answer that is no valid UTF-8), or embedded."
+            ) from None
+
+    def _collect(self, response: HTTPResponse, count: int, label: str) -> list[Answer]:
+        """Put the streamed pieces of so many answers together."""
+        pieces: list[list[str]] = [[] for _ in range(count)]
+        written = [0] * count
         answers: dict[int, Answer] = {}
         started = last_line = time.monotonic()
-        for event in _events(self._send("POST", "/completion", body)):
+        for event in _events(response):
             index = event["index"]
             pieces[index].append(event["content"])
             written[index] = event["tokens_predicted"]
@@ -179,8 +191,8 @@ class Llama:
             now = time.monotonic()
             if now - last_line >= _SECONDS_BETWEEN_LINES:
                 last_line = now
-                say(f"  {label}: {len(answers)}/{len(prompts)} answers, {sum(written) / (now - started):.0f} tokens/s")
-        return [answers[index] for index in range(len(prompts))]
+                say(f"  {label}: {len(answers)}/{count} answers, {sum(written) / (now - started):.0f} tokens/s")
+        return [answers[index] for index in range(count)]
 
     def _check_grammar(self, schema: dict[str, Any]) -> None:
         """Refuse a schema that llama.cpp only complains about: it would go on without a grammar."""

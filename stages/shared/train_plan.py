@@ -5,6 +5,7 @@ from the matrix multiplications, the dequantization and the launches; benchmarks
 """
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -278,9 +279,12 @@ def make_plan(params: Params, shape: Shape, machine: Machine, lengths: Sequence[
         element: bytes of an activation.
 
     Raises:
-        SystemExit: not even the smallest plan fits; with the numbers and the three knobs that help most.
+        SystemExit: not even the smallest plan fits, with the numbers and the three knobs that help most; or the
+            processes cannot share the examples evenly.
 
     """
+    if not _micro_batches(params.train, len(lengths)):
+        raise SystemExit(_uneven(params.train, len(lengths)))
     plans = list(_plans(params, shape, machine, lengths, element))
     fitting = [plan for plan in plans if plan.peak <= _MARGIN * machine.memory]
     if not fitting:
@@ -291,9 +295,8 @@ def make_plan(params: Params, shape: Shape, machine: Machine, lengths: Sequence[
 def _plans(params: Params, shape: Shape, machine: Machine, lengths: Sequence[int], element: int) -> Iterator[Plan]:
     train = params.train
     share = train.effective_batch_size // train.num_processes
-    wanted = train.micro_batch_size
     padded = machine.device == "cpu"
-    for micro in [wanted] if wanted != "auto" else [size for size in range(1, share + 1) if share % size == 0]:
+    for micro in _micro_batches(train, len(lengths)):
         sizes = list(micro_batch_tokens(lengths, train, micro, padded))
         largest, per_step = max(sizes), sum(sizes) / len(sizes) * share / micro
         for checkpointing, kept in _checkpointings(train.gradient_checkpointing, shape.layers, machine.device):
@@ -307,6 +310,26 @@ def _plans(params: Params, shape: Shape, machine: Machine, lengths: Sequence[int
                 memory(params, shape, machine.device, element, largest, checkpointing, kept),
                 step_seconds(shape, machine, per_step, share // micro, checkpointing, kept),
             )
+
+
+def _micro_batches(train: TrainParams, examples: int) -> list[int]:
+    """The micro-batch sizes to choose from; several processes take only what leaves no examples over.
+
+    accelerate fills what is left over up with the first examples of the epoch, which would be trained twice.
+    """
+    share, wanted = train.effective_batch_size // train.num_processes, train.micro_batch_size
+    sizes = [wanted] if wanted != "auto" else [size for size in range(1, share + 1) if share % size == 0]
+    return [size for size in sizes if train.num_processes == 1 or examples % (size * train.num_processes) == 0]
+
+
+def _uneven(train: TrainParams, examples: int) -> str:
+    micro = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
+    even = math.gcd(train.effective_batch_size // micro, examples // micro if examples % micro == 0 else 1)
+    counts = [str(count) for count in range(1, even + 1) if even % count == 0]
+    return (
+        f"params.yaml: train.num_processes: {train.num_processes} processes with {micro} examples at a time cannot "
+        f"share {examples} examples evenly: some would be trained twice in an epoch. Set it to {' or '.join(counts)}."
+    )
 
 
 def _checkpointings(wanted: str, layers: int, device: str) -> list[tuple[str, int]]:

@@ -172,6 +172,15 @@ def test_an_error_of_the_server_is_raised_with_its_words(gguf: Path) -> None:
         llama.answers([[5] * 400], 5, None, "long")
 
 
+def test_an_error_of_a_running_server_is_told_in_one_line_with_its_words(gguf: Path) -> None:
+    with (
+        Llama(gguf, 1, 128) as elsewhere,
+        Llama(gguf, 1, 64, elsewhere._address) as asking,
+        pytest.raises(SystemExit, match=r"evaluate\.endpoint: http.* broke an answer off .*exceeds the available"),
+    ):
+        asking.answers([[5] * 400], 5, None, "long")
+
+
 def test_a_server_that_runs_already_answers_what_the_embedded_one_answers(gguf: Path, prompts: list[list[int]]) -> None:
     with Llama(gguf, 3, 128) as embedded:
         expected = embedded.answers(prompts, 8, SCHEMA, "test")

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from peft import LoraConfig, get_peft_model
+from torch.utils.data import BatchSampler
 from transformers import AutoModelForCausalLM
 
 from stages.shared.params import Params, load_params
@@ -72,6 +74,31 @@ def test_what_params_say_is_not_overruled() -> None:
 def test_processes_share_the_effective_batch() -> None:
     plan = plan_on(80, num_processes=2)
     assert plan.micro_batch_size * plan.accumulation * 2 == 8
+
+
+@pytest.mark.parametrize(("processes", "effective", "micro"), [(2, 16, "auto"), (2, 24, "auto"), (4, 8, 2), (8, 8, 1)])
+def test_several_processes_train_every_example_once_an_epoch(processes: int, effective: int, micro: Any) -> None:
+    plan = plan_on(80, num_processes=processes, effective_batch_size=effective, micro_batch_size=micro)
+    assert sorted(shared_out(processes, plan.micro_batch_size)) == list(range(104))
+
+
+@pytest.mark.parametrize(
+    ("processes", "effective", "micro", "counts"),
+    [(3, 24, "auto", "1 or 2 or 4 or 8"), (2, 16, 8, "1"), (4, 12, 3, "1")],
+)
+def test_processes_that_would_train_some_examples_twice_are_refused_with_the_counts_that_do_not(
+    processes: int, effective: int, micro: Any, counts: str
+) -> None:
+    assert len(shared_out(processes, 1 if micro == "auto" else micro)) > 104, "what accelerate does to them"
+    with pytest.raises(SystemExit, match=rf"train\.num_processes: {processes} .* 104 examples .* Set it to {counts}\."):
+        plan_on(80, num_processes=processes, effective_batch_size=effective, micro_batch_size=micro)
+
+
+def shared_out(processes: int, micro: int) -> list[int]:
+    """What accelerate gives to all processes together in an epoch of 104 examples."""
+    batches = BatchSampler(range(104), micro, drop_last=False)
+    shards = [BatchSamplerShard(batches, processes, index) for index in range(processes)]
+    return [index for shard in shards for batch in shard for index in batch]
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers_and_the_three_knobs_that_save_most() -> None:
