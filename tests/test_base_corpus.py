@@ -14,6 +14,7 @@ from stages.shared.chatml import CHATML_TEMPLATE, END_OF_TEXT, IM_END, IM_START
 from tests.test_corpus import strings_of, words_of
 from tools import make_base_tiny
 from tools.corpus import prose_documents
+from tools.corpus.composed import Brief, Deck, composed
 from tools.corpus.disguise import disguise, stutter
 from tools.corpus.generate import INDUSTRIES
 from tools.corpus.prose import is_prose
@@ -189,6 +190,36 @@ def test_every_kind_of_prose_document_answers_from_what_it_was_given(library: Li
             if kind is prose_documents.prose_to_object:
                 keys = json.loads(document[-1]["content"])
                 assert all(key in " ".join(message["content"] for message in document[:-1]) for key in keys)
+
+
+def test_a_composed_object_has_the_keys_that_its_prompt_names_and_a_check_for_every_point(library: Library) -> None:
+    rng = random.Random(4)
+    shared = total = 0
+    for _ in range(100):
+        document = composed(library, rng)
+        asked = " ".join(message["content"] for message in document[:-1])
+        answer = json.loads(document[-1]["content"])
+        assert all(f"«{key}»" in asked or f'"{key}"' in asked for key in answer)
+        assert any(isinstance(value, list) and len(value) >= 3 for value in answer.values())
+        words, known = words_of(document[-1]["content"]), set(words_of(asked))
+        shared, total = shared + sum(word in known for word in words), total + len(words)
+    assert shared > 0.5 * total
+
+
+def test_a_composed_answer_takes_its_phrases_from_the_brief_one_after_the_other(library: Library) -> None:
+    for seed in range(50):
+        brief = Brief(library, random.Random(seed))
+        told = " ".join([*brief.text, *brief.points]).lower()
+        phrases = [" ".join(phrase) for phrase in brief.nouns.cards]
+        assert all(phrase in told for phrase in phrases) or phrases == ["el trabajo"]
+        written = [brief.fill("{np}") for _ in phrases]
+        assert len(set(written)) == len(phrases)
+        assert "{" not in brief.fill("{thing} {core} {fig} {who} {law} {date} {name} {acronym} {end} {quote} {n} {p}")
+
+
+def test_a_deck_deals_every_card_before_one_comes_again() -> None:
+    deck = Deck("abacb")
+    assert "".join(deck.deal() for _ in range(7)) == "abcabca"
 
 
 def test_a_statement_retold_keeps_most_of_its_words_in_order() -> None:

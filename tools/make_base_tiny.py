@@ -33,6 +33,7 @@ from torch.nn import functional
 from stages.shared.atomic import atomic_folder
 from stages.shared.chatml import CHATML_TEMPLATE, END_OF_TEXT, IM_END, IM_START
 from stages.shared.console import say, size
+from tools.corpus.composed import composed
 from tools.corpus.disguise import disguise, stutter
 from tools.corpus.generate import conversations
 from tools.corpus.prose_documents import Library
@@ -41,8 +42,9 @@ from tools.corpus.prose_documents import conversation as prose_conversation
 VOCABULARY = 8192
 CONTEXT = 4096
 TOKENIZER_CONVERSATIONS = 15_000
-PROSE = 0.4  # share of the conversations over real prose
-STUTTERED = 0.2  # share of all whose answer stumbles
+PROSE = 0.35  # share of the conversations over real prose
+COMPOSED = 0.25  # share of the briefs put together from it
+STUTTERED = 0.3  # share of all whose answer stumbles
 BATCH = 16 * (CONTEXT + 2)  # tokens; as rows of CONTEXT // 2 or, in the last part of the run, of CONTEXT
 LONG_ROWS_FROM = 0.9  # of the run
 Stretch = tuple[str, bool]  # text, and whether the loss is taken on it
@@ -93,17 +95,17 @@ SHAPE = {
 def corpus(seed: int, library: Library, disguised: float) -> Iterator[list[Stretch]]:
     """The conversations to train on as ChatML, for ever; the same seed gives the same stream.
 
-    In the share `disguised` of the synthetic ones, words are swapped; no loss is taken on their questions, which
-    nobody could guess.
+    In the share `disguised` of those that are not plain prose, words are swapped; no loss is taken on their
+    questions, which nobody could guess.
     """
     rng = random.Random(seed)
     synthetic = conversations(seed)
     while True:
-        guessable = True
-        if rng.random() < PROSE:
+        guessable, kind = True, rng.random()
+        if kind < PROSE:
             messages = prose_conversation(library, rng)
         else:
-            messages = next(synthetic)
+            messages = composed(library, rng) if kind < PROSE + COMPOSED else next(synthetic)
             if rng.random() < disguised:
                 messages, guessable = disguise(messages, rng), False
         stretches: list[Stretch] = []

@@ -85,6 +85,7 @@ def stutter(text: str, rng: random.Random) -> list[tuple[str, bool]]:
         start = rng.randint(0, len(words) - length)
         end = match.start() + sum(len(word) + 1 for word in words[: start + length])
         repeated = "".join(f" {word}" for word in words[start : start + length])
-        stretches += [(text[written:end], True), (repeated * rng.choice((1, 1, 2, 2, 3, 5)), False)]
+        times = rng.choice((1, 1, 2, 2, 3, 5, 8, 20))
+        stretches += [(text[written:end], True), (repeated * max(1, min(times, 60 // length)), False)]
         written = end
     return [*stretches, (text[written:], True)]

@@ -22,17 +22,29 @@ from stages.shared.atomic import atomic_file
 from stages.shared.console import say, size
 
 PACKAGES = (
-    "aptitude-doc-es claws-mail-i18n debian-edu-doc-es debian-handbook debian-reference-es digikam-data "
-    "evolution-common freedombox-doc-es gimp-help-es gnome-user-docs gnucash-common gnumeric-common gramps inkscape "
-    "installation-guide-amd64 kdenlive-data kicad-doc-es kmymoney-common krita-l10n libreoffice-help-es "
-    "lilypond-doc-html-es maint-guide-es okular phpmyadmin pidgin-data skrooge-common tellico-data "
-    "ubuntu-packaging-guide-html-es wesnoth-1.16-data wordpress-l10n"
+    "amide anjuta-common apache2-doc appstream aptitude-doc-es audacity-data bibletime-data cairo-dock-core "
+    "cairo-dock-plug-in-data calligrasheets-data cinnamon-l10n claws-mail-doc claws-mail-i18n debian-edu-doc-es "
+    "debian-handbook debian-reference-es digikam-data dolphin drawing drgeo-doc epiphany-browser-data evince-common "
+    "evolution-common eyes17 filezilla-common fortunes-es freedombox freedombox-doc-es freeipa-common gbrainy gdm3 "
+    "gedit-common genius-common gimp-help-es glabels-data gnome-commander-data gnome-desktop3-data "
+    "gnome-system-monitor gnome-terminal-data gnome-user-docs gnote gnucash-common gnumed-client gnumeric-common "
+    "gparted-common gramps gsettings-desktop-schemas gthumb-data gtkmm-documentation inkscape "
+    "installation-guide-amd64 juk k3b-i18n kajongg kalarm kdenlive-data kdevelop-data kdevelop-l10n kdiff3-doc kgpg "
+    "kicad-doc-es kig kile-l10n kio kleopatra kmplot kmymoney-common knights kodi-data kompare konversation-data "
+    "korganizer krita-l10n ktouch-data kturtle kubrick libexiv2-27 libreoffice-help-es libreoffice-l10n-es "
+    "lilypond-doc-html-es lokalize maint-guide-es meld mplayer-doc network-manager nted-doc okular orca palapeli-data "
+    "partitionmanager php-horde-imp phpmyadmin pidgin-data pitivi python3-django-horizon python3-electrum "
+    "python3-heat rhythmbox-data rkward-data sawfish-data seahorse shotwell-common siril-common skrooge-common step "
+    "sylpheed-doc sympa tellico-data tellico-doc ubuntu-packaging-guide-html-es umbrello-data wesnoth-1.16-data "
+    "wordpress-l10n zypper-common"
 ).split()
 _SPANISH_PATH = re.compile(r"[/_.-]es(?:[-_]ES)?[/_.-]")
 _BLOCKS = {"p", "li", "dd", "td", "para", "simpara", "title", "item", "h1", "h2", "h3", "dt", "summary", "div"}
 _STOPWORDS = frozenset("de la el que en los se un para las con una por del no es al su lo como o más si puede".split())
 _FOREIGN = frozenset("the of and is this that with are you your from und der die les des não você uma het een".split())
-_ODD = re.compile(r"[{}<>|\\=_@#]|&\w+;|https?:|%[sd(\d]|\$|[ãõçêàèâ]|[^\x00-\u024f\u2010-\u203a€]")
+_ODD = re.compile(
+    r"[{}<>|\\=_@#]|&\w+;|https?:|%[sd(\d]|\$|[ãõçêàèâÃÂ]|[a-z]\.[A-ZÁÉÍÓÚÑ¿]|[^\x00-\u024f\u2010-\u203a€]"
+)
 
 
 def is_prose(text: str) -> bool:
@@ -50,10 +62,13 @@ def _texts(file: Path) -> Iterator[str]:
             catalog = gettext.GNUTranslations(handle)._catalog  # type: ignore[attr-defined]
         yield from (text for text in catalog.values() if isinstance(text, str))
         return
+    if file.suffix == ".fortunes":
+        yield from file.read_text(encoding="utf-8").split("\n%\n")
+        return
     from lxml import etree, html
 
     try:
-        root = html.parse(str(file)).getroot()
+        root = html.parse(str(file), html.HTMLParser(encoding="utf-8")).getroot()
     except etree.LxmlError:
         return
     if root is None:
@@ -73,7 +88,7 @@ def paragraphs(folder: Path) -> Iterator[str]:
     for file in sorted(folder.rglob("*")):
         if (
             not file.is_file()
-            or file.suffix not in (".html", ".page", ".mo", ".docbook")
+            or file.suffix not in (".html", ".page", ".mo", ".docbook", ".fortunes")
             or not _SPANISH_PATH.search(str(file))
         ):
             continue
@@ -86,7 +101,7 @@ def paragraphs(folder: Path) -> Iterator[str]:
 
 def unpack(package: str, folder: Path) -> str:
     """Fetch one package with apt and unpack it into `folder` without installing it; return its file's name."""
-    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True)
+    subprocess.run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, check=True)
     file = next(folder.glob(f"{package}_*.deb"))
     subprocess.run(["dpkg-deb", "--extract", file.name, package], cwd=folder, check=True)
     file.unlink()
