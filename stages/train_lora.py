@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ CHECKPOINTS = Path("models/checkpoints")
 REPORT = Path("reports/train")
 CODE = ("train_lora.py", "shared/chatml.py", "shared/train_plan.py")  # what decides how an adapter comes out
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
+_ALIGNED = 64  # tokens; what a GPU's matrix units take at a time
 
 
 def read_rows(split: str) -> list[dict[str, Any]]:
@@ -194,6 +195,7 @@ def load_model(params: Params, base: Base, precision: str, plan: Plan) -> tuple[
         dtype=getattr(torch, precision),
         load_in_4bit=params.train.load_in_4bit,
         trust_remote_code=False,
+        offload_embedding=False,  # by default Unsloth decides, and the plan's estimate would be a guess
     )
     tokenizer.chat_template = CHATML_TEMPLATE
     checkpointing: dict[str, bool | str] = {"none": False, "full": True, "unsloth": "unsloth"}
@@ -291,10 +293,31 @@ def make_trainer(
             "train_lora: Unsloth cannot train this base without padding, which the plan counts on. Set "
             "train.micro_batch_size to 1 in params.yaml."
         )
+    if not plan.padded:
+        trainer.data_collator = aligned(trainer.data_collator, tokenizer.pad_token_id)
     trainer.remove_callback(PrinterCallback)
     order = PlannedOrder([len(row["input_ids"]) for row in examples["train"]], params.train, plan)
     trainer._get_train_sampler = lambda dataset=None: order
     return trainer
+
+
+def aligned(collate: Callable[[list[Any]], Any], pad: int) -> Callable[[list[Any]], Any]:
+    """Lengthen a flattened row at its end to a multiple of `_ALIGNED` tokens; no loss is taken on them.
+
+    Matrix multiplications over an odd number of tokens fall back to kernels of a fraction of the speed. The last
+    example gets them: nothing attends to what comes after it.
+    """
+
+    def collate_aligned(examples: list[Any]) -> Any:
+        *others, last = examples
+        missing = -sum(len(example["input_ids"]) for example in examples) % _ALIGNED
+        longer = {
+            "input_ids": [*last["input_ids"], *[pad] * missing],
+            "labels": [*last["labels"], *[IGNORED] * missing],
+        }
+        return collate([*others, longer])
+
+    return collate_aligned
 
 
 class PlannedOrder:

@@ -17,7 +17,7 @@ from stages.format_chatml import format_row
 from stages.shared.base_model import weights_digest
 from stages.shared.chatml import Encoder
 from stages.shared.fingerprint import sha256
-from stages.train_lora import IGNORED, check_labels, example, last_checkpoint
+from stages.train_lora import IGNORED, aligned, check_labels, example, last_checkpoint
 from tests.small_repository import run, write_repository
 from tests.tiny_model import SENTENCES, write_model
 
@@ -47,6 +47,15 @@ def test_the_loss_is_taken_on_the_answer_alone() -> None:
 def test_the_loss_is_taken_on_the_whole_conversation_when_asked() -> None:
     row = {"prompt_ids": [5, 6, 7], "answer_ids": [8, 9, 2]}
     assert example(row, "conversation")["labels"] == [5, 6, 7, 8, 9, 2]
+
+
+@pytest.mark.parametrize("lengths", [(3, 60), (64,), (65, 1), (128, 1, 70)])
+def test_a_flattened_row_ends_at_a_multiple_of_64_tokens_and_the_new_ones_are_not_learnt(lengths: tuple[int]) -> None:
+    examples = [{"input_ids": [7] * length, "labels": [8] * length} for length in lengths]
+    *others, last = aligned(lambda rows: rows, pad=0)(examples)
+    added = -sum(lengths) % 64
+    assert others == examples[:-1]
+    assert last == {"input_ids": [7] * lengths[-1] + [0] * added, "labels": [8] * lengths[-1] + [IGNORED] * added}
 
 
 @pytest.mark.parametrize("labels", [[IGNORED, IGNORED], [IGNORED, 8, 9], [IGNORED, 2, 9]])

@@ -25,8 +25,8 @@ _PASSES = 3.45  # forward and backward with everything between the matrix multip
 _RECOMPUTE = 1.27
 _OFFLOAD = 0.5
 _FLOP_PER_BYTE = 200  # a card's matrix throughput over its memory bandwidth: 150 to 250 from an RTX 4090 to an H200
-_LAUNCH_SECONDS = 0.0035  # the host's time to launch one layer's kernels in one direction
-_UNHIDDEN = 0.1  # the share of it in which even a busy GPU waits
+_LAUNCH_SECONDS = 0.004  # the host's time to launch one layer's kernels in one direction
+_OVERLAP = 1.7  # GPU and host overlap in part: the exponent of the norm of both times, 1 would be not at all
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def step_seconds(
     unpacked = shape.linear_weights * 2.5 if shape.four_bit else 0.0
     gpu += accumulation * (2 + recomputed) * unpacked / (machine.flops / _FLOP_PER_BYTE)
     host = accumulation * shape.layers * _LAUNCH_SECONDS * (2 + recomputed)
-    return max(gpu + _UNHIDDEN * host, host)
+    return float((gpu**_OVERLAP + host**_OVERLAP) ** (1 / _OVERLAP))
 
 
 def make_plan(params: Params, shape: Shape, machine: Machine, lengths: Sequence[int], element: int) -> Plan:
