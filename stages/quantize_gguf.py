@@ -18,7 +18,7 @@ from stages.shared.chatml_rows import read_texts
 from stages.shared.console import say, size
 from stages.shared.damage import Reference
 from stages.shared.gguf_writer import About, SourceModel, read_model, tensor_bytes, write_ggufs
-from stages.shared.imatrix import collect, write_imatrix
+from stages.shared.imatrix import Imatrix, collect, write_imatrix
 from stages.shared.layerwise import gguf_weights
 from stages.shared.model_card import LANGUAGE, LICENSE, NAME, TAGS, model_card
 from stages.shared.modelfile import lengths, modelfile
@@ -29,6 +29,7 @@ from stages.shared.provenance import provenance
 MERGED = Path("models/merged")
 GGUF = Path("models/gguf")
 LENGTHS = Path("reports/format_chatml.json")
+IMATRIX = f"{NAME}-imatrix.gguf"
 METRICS = Path("reports/quantize_gguf.json")
 REPORT = Path("reports/quantize_gguf")
 CHATML = Path("data/chatml")
@@ -40,7 +41,7 @@ def file_name(method: str) -> str:
     return f"{NAME}-{method.upper()}.gguf"
 
 
-def about(params: Params, training: dict[str, Any]) -> About:
+def about(params: Params, training: dict[str, Any], matrix: Imatrix | None) -> About:
     """What every file says of itself."""
     base = training["merge_base"]
     return About(
@@ -51,7 +52,8 @@ def about(params: Params, training: dict[str, Any]) -> About:
         tags=TAGS,
         base_model=base["name"],
         base_revision=base["revision"],
-        provenance=provenance(params, json.dumps(training, ensure_ascii=False)),
+        provenance=provenance(params, json.dumps(training, ensure_ascii=False))
+        | (matrix.metadata(IMATRIX) if matrix else {}),
     )
 
 
@@ -91,10 +93,10 @@ def main() -> None:
         started = time.monotonic()
         matrix = collect(model, CHATML / "train.jsonl") if knobs.imatrix else None
         if matrix:
-            write_imatrix(folder / f"{NAME}-imatrix.gguf", matrix)
+            write_imatrix(folder / IMATRIX, matrix)
             say(f"quantize_gguf: importance of {len(matrix.sums)} matrices' columns, from {matrix.tokens} tokens")
         targets = {method: folder / file_name(method) for method in methods}
-        write_ggufs(model, targets, about(params, training), matrix.mean_squares if matrix else None)
+        write_ggufs(model, targets, about(params, training, matrix), matrix.mean_squares if matrix else None)
         say(f"quantize_gguf: {model.weights / 1e6:.1f} million weights in {time.monotonic() - started:.1f} s")
         texts = read_texts(CHATML / "eval.jsonl")[: knobs.damage_texts]
         reference = Reference(model, texts) if texts else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from gguf import GGUFReader, GGUFValueType
 from ruamel.yaml import YAML
 
 from stages import quantize_gguf
@@ -100,8 +101,24 @@ def test_an_importance_matrix_changes_the_file_and_lies_beside_it(workspace: Run
     assert not Path("models/gguf/MiPM_Senior-imatrix.gguf").exists()
     workspace(["q4_k_m"], imatrix=True)
     assert Path("models/gguf/MiPM_Senior-imatrix.gguf").is_file()
-    given = Path("models/gguf/MiPM_Senior-Q4_K_M.gguf").read_bytes()
-    assert (len(given), given) != (len(without), without)
+    given = Path("models/gguf/MiPM_Senior-Q4_K_M.gguf")
+    assert given.read_bytes() != without
+
+
+def test_a_file_says_by_which_importance_matrix_it_was_quantized_as_llama_cpp_would(workspace: Run) -> None:
+    stored: dict[bool, dict[str, Any]] = {}
+    for imatrix in (False, True):
+        workspace(["q4_0"], imatrix=imatrix)
+        fields = GGUFReader("models/gguf/MiPM_Senior-Q4_0.gguf").fields
+        stored[imatrix] = {key: field for key, field in fields.items() if key.startswith("quantize.imatrix.")}
+    assert stored[False] == {}
+    assert {key: field.contents() for key, field in stored[True].items()} == {
+        "quantize.imatrix.file": "MiPM_Senior-imatrix.gguf",
+        "quantize.imatrix.dataset": "data/chatml/train.jsonl",
+        "quantize.imatrix.entries_count": 2 * 7,
+        "quantize.imatrix.chunks_count": 3,
+    }
+    assert stored[True]["quantize.imatrix.chunks_count"].types == [GGUFValueType.UINT32]
 
 
 def test_too_little_memory_is_told_before_anything_is_written(workspace: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ class About:
         name: the model's name; also the stem of the file's.
         base_model: Hub repo id or folder of the base.
         base_revision: its exact revision.
-        provenance: this project's own keys, each with its value.
+        provenance: further keys with their values; integers are stored as uint32.
 
     """
 
@@ -49,7 +49,7 @@ class About:
     tags: list[str]
     base_model: str
     base_revision: str
-    provenance: Mapping[str, str | bool]
+    provenance: Mapping[str, str | bool | int]
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,8 @@ def _add_metadata(writer: "GGUFWriter", model: SourceModel, method: str, about: 
     for key, value in about.provenance.items():
         if isinstance(value, bool):
             writer.add_bool(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
         else:
             writer.add_string(key, value)
     writer.add_file_type(METHODS[method].file_type)

@@ -39,6 +39,15 @@ class Imatrix:
         """The importance as `kquants.quantize` takes it."""
         return {name: total / self.tokens for name, total in self.sums.items()}
 
+    def metadata(self, stored_as: str) -> dict[str, str | int]:
+        """What a file that was quantized with the matrix says of it, under the keys of llama.cpp's tools/quantize."""
+        return {
+            "quantize.imatrix.file": stored_as,
+            "quantize.imatrix.dataset": str(self.file),
+            "quantize.imatrix.entries_count": len(self.sums),
+            "quantize.imatrix.chunks_count": self.texts,
+        }
+
 
 def collect(model: SourceModel, file: Path) -> Imatrix:
     """Run the texts of one of format_chatml's files through the 16-bit model that will be quantized."""
