@@ -291,12 +291,8 @@ def _encode_with_minimum(x, importance, energy, top, trials, f, levels, out):
         _store_half(half, out[k])
         _store_half(half_minimum, out[k, 2:])
         unit[k], unit_minimum[k] = _from_half(half), _from_half(half_minimum)
-        for j in range(4):
-            first, last = I(scale_bits[j, k]), I(scale_bits[j + 4, k])
-            first_minimum, last_minimum = I(minimum_bits[j, k]), I(minimum_bits[j + 4, k])
-            out[k, 4 + j] = U(first | (last >> 4 << 6))
-            out[k, 8 + j] = U(first_minimum | (last_minimum >> 4 << 6))
-            out[k, 12 + j] = U((last & 15) | ((last_minimum & 15) << 4))
+        _store_six_bits(scale_bits, k, top, 0, out[k, 4:8], out[k, 12:16])
+        _store_six_bits(minimum_bits, k, top, 4, out[k, 8:12], out[k, 12:16])
     for i in range(256):
         j = i // 32
         for k in range(lanes):
@@ -304,6 +300,22 @@ def _encode_with_minimum(x, importance, energy, top, trials, f, levels, out):
             # Where the stored scale is zero, ggml leaves the search's levels in the block.
             found = _level(multiply(inverse[j, k], x[i, k] - origin[j, k]), top)
             levels[i, k] = U(_clamped((x[i, k] + offset) / step, 0, top) if step != F(0) else found)
+
+
+@jit
+def _store_six_bits(bits, k, top, shift, first_four, last_four):
+    """Pack a lane's eight scales or minimums, and leave in `bits` what a reader will unpack.
+
+    A negative one wraps to more than six bits: Q5_K then takes the largest of six, Q4_K lets the rest spill over.
+    """
+    for j in range(4):
+        first, last = I(bits[j, k]), I(bits[j + 4, k])
+        if top == 31:
+            first, last = min(first, I(63)), min(last, I(63))
+        first_four[j] = U(first | (last >> 4 << 6))
+        last_four[j] = U((last_four[j] if shift else 0) | ((last & 15) << shift))
+        bits[j, k] = F(first_four[j] & 63)
+        bits[j + 4, k] = F((last & 15) | (first_four[j] >> 6 << 4))
 
 
 @jit
