@@ -14,8 +14,9 @@ pipeline: $(READY)
 	dvc repro
 	@echo "The models are in models/gguf, what they are worth in reports/evaluate/answers.html."
 
+# Two files of tests at a time, on half of the cores each.
 test: $(READY)
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	ruff check .

@@ -13,7 +13,7 @@ from pathlib import Path
 from stages.shared.atomic import atomic_file, atomic_folder
 from stages.shared.base_model import Base, resolve_base
 from stages.shared.chatml import CHATML_TEMPLATE
-from stages.shared.console import say, size
+from stages.shared.console import run_stage, say, size
 from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.imatrix import collect
 from stages.shared.measure import jsonl, measure, read_rows
@@ -59,7 +59,7 @@ def main() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)  # what a killed run left
     try:
         file = write_base(base, method, params.quantize_gguf.imatrix, SCRATCH)
-        say(f"baseline: {base.name} as {method}, {size(file)}; {len(rows['eval'])} held-out Epics")
+        say(f"  {base.name} as {method}, {size(file)}; {len(rows['eval'])} held-out Epics")
         measured = measure(file, method, rows, params.evaluate)
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
@@ -68,8 +68,7 @@ def main() -> None:
             (report / f"answers-{method}-{mode}.jsonl").write_text(jsonl(records), encoding="utf-8")
     with atomic_file(METRICS) as path:
         path.write_text(json.dumps({"n": len(rows["eval"]), method: measured.metrics}, indent=2) + "\n")
-    say(f"baseline: {METRICS}; {REPORT}: {size(REPORT)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("baseline", main, METRICS, REPORT)

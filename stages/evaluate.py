@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.shared.answer_page import answer_page
 from stages.shared.atomic import atomic_file, atomic_folder
-from stages.shared.console import say, size
+from stages.shared.console import run_stage, say
 from stages.shared.measure import Measured, jsonl, measure, read_rows
 from stages.shared.params import load_params
 
@@ -67,8 +67,8 @@ def main() -> None:
     with atomic_file(METRICS) as path:
         metrics = {method: each.metrics for method, each in measured.items()}
         path.write_text(json.dumps({"n": n, **metrics}, indent=2) + "\n", encoding="utf-8")
-    say(f"evaluate: {METRICS}; {REPORT}: {size(REPORT)}; read {REPORT / 'answers.html'}")
+    say(f"  to read: {REPORT / 'answers.html'}")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("evaluate", main, METRICS, REPORT)

@@ -15,7 +15,7 @@ from typing import Any
 from stages.shared.atomic import atomic_file, atomic_folder
 from stages.shared.base_model import tokenizer_folder
 from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
-from stages.shared.console import say, size
+from stages.shared.console import run_stage, say
 from stages.shared.params import load_params
 
 VALIDATED = Path("data/validated")
@@ -108,10 +108,10 @@ def main() -> None:
             out.writelines(f"{split}\t{total}\n" for total in token_counts(rows[split])["total"])
     total = tokens["total"]
     say(
-        f"format_chatml: {len(rows['train'])} + {len(rows['eval'])} examples, {total['min']} to {total['max']} tokens "
-        f"(mean {total['mean']}); {CHATML}: {size(CHATML)}"
+        f"  {len(rows['train'])} + {len(rows['eval'])} examples, {total['min']} to {total['max']} tokens "
+        f"(mean {total['mean']})"
     )
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("format_chatml", main, CHATML, METRICS)

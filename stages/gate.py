@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.shared.console import say
+from stages.shared.console import run_stage, say
 from stages.shared.params import GateParams, load_params
 
 TUNED = Path("reports/evaluate.json")
@@ -109,8 +109,8 @@ def main() -> None:
     unmet = [bar for bar in checked if not bar.met]
     if unmet:
         raise SystemExit("\n".join(f"gate: {bar}" for bar in unmet))
-    say(f"gate: {gate.method} meets all {len(checked)} bars")
+    say(f"  {gate.method} meets all {len(checked)} bars")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("gate", main)

@@ -18,7 +18,7 @@ from stages.shared.ahead import ahead
 from stages.shared.atomic import atomic_folder
 from stages.shared.base_model import Base, resolve_base
 from stages.shared.chatml import IM_END
-from stages.shared.console import say, size
+from stages.shared.console import run_stage, say, size
 from stages.shared.params import MergeParams, load_params
 from stages.shared.preflight import check_disk, check_memory
 from stages.shared.safetensors_stream import write_sixteen_bit
@@ -207,8 +207,8 @@ def main() -> None:
             shutil.copyfile(index, merged / index.name)
         write_configs(base.path, merged, params.merge.dtype)
     facts = f"{len(changed)} of the {params.merge.base} base's tensors changed, scale {scale:g}"
-    say(f"merge: {facts}; {MERGED}: {size(MERGED)}")
+    say(f"  {facts}")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("merge", main, MERGED)

@@ -15,7 +15,7 @@ from typing import Any
 
 from stages.shared.atomic import atomic_file, atomic_folder
 from stages.shared.chatml_rows import read_texts
-from stages.shared.console import say, size
+from stages.shared.console import run_stage, say, size
 from stages.shared.damage import Reference
 from stages.shared.gguf_writer import About, SourceModel, read_model, tensor_bytes, write_ggufs
 from stages.shared.imatrix import Imatrix, collect, write_imatrix
@@ -94,10 +94,10 @@ def main() -> None:
         matrix = collect(model, CHATML / "train.jsonl") if knobs.imatrix else None
         if matrix:
             write_imatrix(folder / IMATRIX, matrix)
-            say(f"quantize_gguf: importance of {len(matrix.sums)} matrices' columns, from {matrix.tokens} tokens")
+            say(f"  importance of {len(matrix.sums)} matrices' columns, from {matrix.tokens} tokens")
         targets = {method: folder / file_name(method) for method in methods}
         write_ggufs(model, targets, about(params, training, matrix), matrix.mean_squares if matrix else None)
-        say(f"quantize_gguf: {model.weights / 1e6:.1f} million weights in {time.monotonic() - started:.1f} s")
+        say(f"  {model.weights / 1e6:.1f} million weights in {time.monotonic() - started:.1f} s")
         texts = read_texts(CHATML / "eval.jsonl")[: knobs.damage_texts]
         reference = Reference(model, texts) if texts else None
         system = params.format_chatml.system_prompt
@@ -110,7 +110,7 @@ def main() -> None:
             if reference:
                 metrics[method] |= (damage := reference.damage(gguf_weights(path)))
                 lost = f", KL {damage['kl_divergence']:.4f} nats, perplexity x {damage['perplexity_ratio']:.4f}"
-            say(f"quantize_gguf: {GGUF / path.name}: {size(path)}, {bits} bits per weight{lost}")
+            say(f"  {path.name}: {size(path)}, {bits} bits per weight{lost}")
         card = model_card(training, system, {file_name(method): numbers for method, numbers in metrics.items()})
         (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     with atomic_folder(REPORT) as report:
@@ -120,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("quantize_gguf", main, GGUF, METRICS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.shared.atomic import atomic_file
-from stages.shared.console import say
+from stages.shared.console import run_stage, say
 from stages.shared.model_card import NAME, Measurements, model_card
 from stages.shared.params import load_params
 from stages.shared.provenance import read_provenance
@@ -79,8 +79,8 @@ def main() -> None:
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     with atomic_file(SIZE_QUALITY) as path:
         path.write_text(size_quality(quantized, tuned), encoding="utf-8")
-    say(f"report: {', '.join(f'{name} {value:g}' for name, value in summary.items())}; {CARD}")
+    say(f"  {', '.join(f'{name} {value:g}' for name, value in summary.items())}")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("report", main, CARD, SUMMARY)

@@ -7,7 +7,6 @@ Resume: models/checkpoints/<fingerprint of data, params, code and versions>; rem
 Alone:  python -m stages.train_lora
 """
 
-import io
 import json
 import os
 import resource
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stages.shared.atomic import atomic_file, atomic_folder, disk_is_full, no_space_left
 from stages.shared.base_model import Base, exact_revision, resolve_base
 from stages.shared.chatml import CHATML_TEMPLATE, IM_END
-from stages.shared.console import say, size
+from stages.shared.console import out, run_stage, say
 from stages.shared.fingerprint import combined, library_versions, sha256
 from stages.shared.params import Params, TrainParams, load_params
 from stages.shared.train_plan import GIB, Plan, describe, epoch_order, machine_here, make_plan, read_shape
@@ -70,9 +69,9 @@ def show_mask(row: dict[str, list[int]], tokenizer: "PreTrainedTokenizerBase") -
     before = tokenizer.decode(row["input_ids"][max(0, begin - 24) : begin])
     after = tokenizer.decode(row["input_ids"][begin : begin + 24])
     last = tokenizer.decode(row["input_ids"][-6:])
-    say(f"one row: {len(row['input_ids'])} tokens, the loss is taken from token {begin} on")
-    say(f"  not trained: ...{before!r}")
-    say(f"  trained:     {after!r}... {last!r}")
+    say(f"  one row: {len(row['input_ids'])} tokens, the loss is taken from token {begin} on")
+    say(f"    not trained: ...{before!r}")
+    say(f"    trained:     {after!r}... {last!r}")
 
 
 def checkpoint_folder(params: Params, base: Base) -> Path:
@@ -96,7 +95,7 @@ def launch(processes: int) -> None:
     options = ["--multi_gpu", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
     counts = [f"--num_processes={processes}", f"--num_cpu_threads_per_process={threads}", "--main_process_port=0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *counts, "-m", "stages.train_lora"]
-    if subprocess.run(command, check=False).returncode:
+    if subprocess.run(command, check=False, stdout=out()).returncode:
         raise SystemExit("train_lora: one of its processes failed; what it said stands above.")
 
 
@@ -179,7 +178,7 @@ def choose_plan(params: Params, base: Base, precision: str, lengths: list[int]) 
         PartialState(cpu=machine.device == "cpu")
         broadcast_object_list(plans)  # free memory differs from card to card, the steps may not
     plan = plans[0]
-    say(f"train_lora: plan: {describe(plan, shape, machine)}")
+    say(f"  plan: {describe(plan, shape, machine)}")
     return plan
 
 
@@ -350,8 +349,6 @@ def main() -> None:
 def run(params: Params) -> None:
     """Train, evaluate every epoch, write the adapter and what it was trained from."""
     first = os.environ.get("RANK", "0") == "0"
-    if not first:
-        sys.stdout = io.StringIO()  # one voice is enough
     base = resolve_base(params.base_model.train, params.base_model.train_revision, "base_model.train")
     merge_revision = exact_revision(params.base_model.merge, params.base_model.merge_revision, "base_model.merge")
     rows = {split: read_rows(split) for split in ("train", "eval")}
@@ -372,9 +369,7 @@ def run(params: Params) -> None:
     callbacks = [reporter(live, plan, sum(lengths))] if live else []
     trainer = make_trainer(params, plan, precision, (model, tokenizer), examples, checkpoints, callbacks)
     resume = last_checkpoint(checkpoints)
-    say(
-        f"train_lora: {(resume and f'resumes from {resume}') or 'starts'}, in {precision}, checkpoints in {checkpoints}"
-    )
+    say(f"  {(resume and f'resumes from {resume}') or 'starts'}, in {precision}, checkpoints in {checkpoints}")
     train(trainer, resume, plan, checkpoints)
     trainer.accelerator.wait_for_everyone()
     if live is None:
@@ -395,7 +390,7 @@ def run(params: Params) -> None:
             )
     shutil.rmtree(checkpoints)
     best = trainer.state.best_metric if params.train.keep_best else live.summary["eval"]["loss"]
-    say(f"train_lora: {trainer.state.global_step} steps, eval loss {best:.4f}; {ADAPTER}: {size(ADAPTER)}")
+    say(f"  {trainer.state.global_step} steps, eval loss {best:.4f}")
 
 
 def train(trainer: Any, resume: str | None, plan: Plan, checkpoints: Path) -> None:
@@ -442,4 +437,4 @@ def training_record(
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("train_lora", main, ADAPTER, REPORT)

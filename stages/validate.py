@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from stages.shared.atomic import atomic_file, atomic_folder
 from stages.shared.base_model import tokenizer_folder
-from stages.shared.console import say, size
+from stages.shared.console import run_stage, say
 from stages.shared.epic_schema import is_row, row_errors
 from stages.shared.jsonl import Part, Problem, parse_line, parts, quick_object, strings
 from stages.shared.near_duplicates import (
@@ -303,8 +303,8 @@ def main() -> None:
     with atomic_file(METRICS) as path:
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     counts = " + ".join(str(found[split]["examples"]) for split in SOURCES)
-    say(f"validate: {counts} examples, no problems; {VALIDATED}: {size(VALIDATED)}")
+    say(f"  {counts} examples, no problems")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("validate", main, VALIDATED, METRICS)

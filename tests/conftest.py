@@ -1,22 +1,45 @@
 """What several test files share."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.small_repository import commit, git_identity, run, traces_of, tracing_python, write_repository
 
 
+def pytest_configure() -> None:
+    """Give each of several pytest workers its share of the cores, and all that it starts with it.
+
+    llama.cpp and torch take every core they see and wait for one another by spinning: two such processes that share
+    two cores take many times as long as one after the other.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1 and hasattr(os, "sched_setaffinity"):
+        number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number::workers] or cores)
+
+
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small repository after one real, traced `dvc repro`, committed. For copies: leave it as it is."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_repository(folder)
-    run("dvc", "repro", cwd=folder, programs=tracing_python(traces_of(folder)))
-    commit(folder, "Run the pipeline")
-    return folder
+    """A small repository after one real, traced `dvc repro`, committed. For copies: leave it as it is.
+
+    The first worker that needs it makes it, for all of them.
+    """
+    base = tmp_path_factory.getbasetemp()
+    note = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished.txt"
+    with FileLock(f"{note}.lock"):
+        if not note.exists():
+            folder = tmp_path_factory.mktemp("finished")
+            write_repository(folder)
+            run("dvc", "repro", cwd=folder, programs=tracing_python(traces_of(folder)))
+            commit(folder, "Run the pipeline")
+            note.write_text(str(folder))
+    return Path(note.read_text())
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_every_method_is_measured_in_both_modes_and_every_answer_is_kept(
                 assert all(answer["answer"].lstrip().startswith("{") for answer in answers)
     out = capsys.readouterr().out
     assert "q8_0 constrained: JSON 0.00, schema 0.00, finished " in out
-    assert "read reports/evaluate/answers.html" in out
+    assert "to read: reports/evaluate/answers.html" in out
     table = (project / "reports/evaluate/scores.tsv").read_text(encoding="utf-8").splitlines()
     assert table[0] == "metric\tanswers\tvalue\tlow\thigh\tn"
     assert "json_valid\tq8_0 unconstrained\t0.0\t0.0\t0.5615\t3" in table

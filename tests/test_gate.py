@@ -46,7 +46,7 @@ def test_bars_that_are_met_are_printed_with_both_numbers_and_the_room(
         "  gate.constrained.json_valid: 1, at least 1: met, 0 to spare",
         "  gate.baseline_at_most.json_valid: 0.2, at most 0.2: met, 0 to spare",
         "  gate.times_baseline.chrf: 42, at least 42 (3 x the baseline's 14): met, 0 to spare",
-        "gate: q4_k_m meets all 4 bars",
+        "  q4_k_m meets all 4 bars",
     ]
 
 

@@ -178,11 +178,11 @@ def test_the_losses_are_logged_once_a_step_and_once_an_epoch(trained: Path) -> N
 
 def test_a_row_is_shown_with_its_mask_before_the_first_step(trained: Path) -> None:
     lines = (trained / "stdout").read_text(encoding="utf-8").splitlines()
-    place = next(n for n, line in enumerate(lines) if line.startswith("one row: "))
-    assert lines[place + 1].startswith("  not trained: ...")
+    place = next(n for n, line in enumerate(lines) if line.startswith("  one row: "))
+    assert lines[place + 1].startswith("    not trained: ...")
     assert lines[place + 1].endswith("<|im_start|>assistant\\n'")
     assert "epic_id" in lines[place + 2] and lines[place + 2].endswith("<|im_end|>'")
-    assert any(line.startswith("train_lora: 6 steps, eval loss ") for line in lines[place:])
+    assert any(line.startswith("  6 steps, eval loss ") for line in lines[place:])
 
 
 def test_an_optimizer_that_needs_a_gpu_is_refused_without_one(project: Path) -> None:
@@ -212,7 +212,7 @@ def test_after_a_kill_a_changed_param_starts_afresh_and_a_changed_memory_limit_g
     assert checkpoints_of(project) != going_on
     assert going_on in {folder.name for folder in (project / "models/checkpoints").iterdir()}
     done = train(project)
-    assert "train_lora: starts," in done.stdout and done.returncode == 0, done.stderr[-2000:]
+    assert "  starts," in done.stdout and done.returncode == 0, done.stderr[-2000:]
 
 
 def checkpoints_of(project: Path) -> str:
@@ -309,4 +309,4 @@ def test_a_second_repro_says_who_is_at_work_and_after_a_kill_the_next_one_resume
         first.wait()
     assert f"(PID {first.pid}): " in said and "dvc repro train_lora" in said
     assert not (tmp_path / "models/adapter").exists()
-    assert "train_lora: resumes from " in run("dvc", "repro", "train_lora", cwd=tmp_path)
+    assert "  resumes from " in run("dvc", "repro", "train_lora", cwd=tmp_path)

@@ -98,7 +98,7 @@ def test_two_processes_take_the_same_steps_with_the_same_losses_as_one(
 ) -> None:
     taken, said = losses(made, tmp_path / "project", num_processes=2, micro_batch_size=2)
     assert "2 x 2 examples a step and process" in said
-    assert said.count("train_lora: starts") == 1
+    assert said.count("  starts, in ") == 1
     assert taken == pytest.approx(one_by_one, rel=0.01)
     # Three held-out rows: no two processes can share them evenly.
     assert curve(tmp_path / "project", "eval") == pytest.approx(curve(by_one, "eval"), rel=0.01)

@@ -94,7 +94,7 @@ def test_sound_rows_are_written_as_they_were_and_counted(project: Path, capsys: 
         }
         for split, n in (("train", 2), ("eval", 1))
     }
-    assert capsys.readouterr().out.startswith("validate: 2 + 1 examples, no problems; data/validated: ")
+    assert capsys.readouterr().out.startswith("  2 + 1 examples, no problems")
 
 
 def test_the_examples_of_this_repository_are_sound_and_written_unchanged(project: Path) -> None:

@@ -6,8 +6,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from stages.shared.console import say
+from stages.shared.console import Pace, in_units, say
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 TOKENIZER_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.jinja", "vocab.json", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors", "model.safetensors.index.json"]
@@ -100,6 +104,20 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def progress_lines() -> type["tqdm[Any]"]:
+    """A tqdm that prints a plain line now and then, for the bytes that arrive."""
+    from tqdm import tqdm
+
+    pace = Pace()
+
+    class Lines(tqdm):  # type: ignore[misc]
+        def display(self, *_: Any, **__: Any) -> None:
+            if self.unit == "B" and self.n and pace.due():
+                say(f"  {in_units(self.n)} of {in_units(self.total)} fetched")
+
+    return Lines
+
+
 def _snapshot(name: str, revision: str | None, key: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -114,7 +132,7 @@ def _snapshot(name: str, revision: str | None, key: str, patterns: list[str]) ->
         raise SystemExit(f"params.yaml: {key}: {name!r} is neither a folder here nor a Hub repo id (owner/name).")
     say(f"{name}: fetching from the Hub what the local cache lacks (revision {revision or 'main'})")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=progress_lines()))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         fact = str(error).splitlines()[0]
         raise SystemExit(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.shared.ahead import ahead
 from stages.shared.chatml import END_OF_TEXT, IM_END
+from stages.shared.console import Pace, say
 from stages.shared.quant_mixture import METHODS, tensor_type
 from stages.shared.transfer import to_device, to_host
 
@@ -255,9 +256,13 @@ def write_ggufs(
             cost = importance.get(name) if importance else None
             yield name, {kind: to_host(quantize(rows, kind, cost)) for kind in kinds}
 
+    pace, written = Pace(), 0
     for name, encoded in ahead(encode()):
         for target in files.values():
             target.writer.write_tensor_data(encoded[target.types[name]].numpy())
+        written += _count(model.tensors[name].shape)
+        if pace.due():
+            say(f"  {written / model.weights:.0%} of the weights quantized")
     for target in files.values():
         target.writer.close()
 

@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from stages.shared.console import say
+from stages.shared.console import Pace, libraries_say, say, verbose
 
 if TYPE_CHECKING:
     from xllamacpp import Server
 
-_ERRORS_ONLY = 1  # llama.cpp's log levels: 1 error, 2 warning, 3 info
-_SECONDS_BETWEEN_LINES = 5
+_ERRORS, _INFO = 1, 3  # llama.cpp's log levels
 _FORCED = 1e6  # a bias on a logit that nothing but a grammar outweighs
 
 
@@ -98,15 +97,18 @@ class Llama:
         settings.model.path = str(self._file)
         settings.n_parallel = self._slots
         settings.n_ctx = self._slots * self._slot_context
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = os.cpu_count() or 1
+        # More threads than cores to run them on, by taskset or a container's cpuset, would wait for one another.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = cores
         settings.cache_ram_mib = 0  # no prompt comes twice
         settings.warmup = False
-        settings.verbosity = _ERRORS_ONLY
+        settings.verbosity = _INFO if verbose() else _ERRORS
         try:
             self._server = xllamacpp.Server(settings)
         except RuntimeError:
             raise SystemExit(
-                f"{self._file}: llama.cpp cannot load it (its reason stands above). Run `dvc repro -f quantize_gguf`."
+                f"{self._file}: llama.cpp cannot load it (its reason stands {libraries_say()}). "
+                "Run `dvc repro -f quantize_gguf`."
             ) from None
         self._address = self._server.listening_address
         # Its main loop answers this one: stopped before that loop begins, xllamacpp 2026.10 waits for ever.
@@ -180,7 +182,7 @@ class Llama:
         pieces: list[list[str]] = [[] for _ in range(count)]
         written = [0] * count
         answers: dict[int, Answer] = {}
-        started = last_line = time.monotonic()
+        started, pace = time.monotonic(), Pace()
         for event in _events(response):
             index = event["index"]
             pieces[index].append(event["content"])
@@ -188,10 +190,9 @@ class Llama:
             if event["stop"]:
                 finished = event["stop_type"] == "eos"
                 answers[index] = Answer("".join(pieces[index]), finished, written[index])
-            now = time.monotonic()
-            if now - last_line >= _SECONDS_BETWEEN_LINES:
-                last_line = now
-                say(f"  {label}: {len(answers)}/{count} answers, {sum(written) / (now - started):.0f} tokens/s")
+            if pace.due():
+                seconds = time.monotonic() - started
+                say(f"  {label}: {len(answers)}/{count} answers, {sum(written) / seconds:.0f} tokens/s")
         return [answers[index] for index in range(count)]
 
     def _check_grammar(self, schema: dict[str, Any]) -> None:
@@ -209,7 +210,7 @@ class Llama:
         if self._ask("POST", "/completion", body)["content"] == "}":
             raise SystemExit(
                 "data/epic.schema.json: $defs.output: llama.cpp cannot hold an answer to it (its reason stands "
-                "above). Remove the keyword it names."
+                f"{libraries_say()}). Remove the keyword it names."
             )
 
     def _ask(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -159,7 +159,7 @@ def measure(
             metrics["criteria_chrf"] = round(criteria_chrf(held_out, answers), 2)
             metrics["tokens_per_second"] = round(sum(answer.tokens for answer in answers) / seconds, 1)
             measured.metrics[mode], measured.intervals[mode], measured.answers[mode] = metrics, intervals, records
-            say(f"{method} {mode}: {summary(metrics)}")
+            say(f"  {method} {mode}: {summary(metrics)}")
     return measured
 
 

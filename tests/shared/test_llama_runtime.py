@@ -106,7 +106,7 @@ def test_a_schema_that_llama_cpp_would_only_complain_about_is_refused(gguf: Path
 def test_progress_is_shown_while_it_writes(
     gguf: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(llama_runtime, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(llama_runtime.Pace, "due", lambda _: True)
     with Llama(gguf, 2, 128) as llama:
         llama.answers(prompts, 5, None, "q8_0 free")
     lines = capsys.readouterr().out.splitlines()
@@ -151,7 +151,7 @@ def test_an_interrupted_answer_leaves_no_server_behind(
     def interrupt(text: str) -> None:
         raise KeyboardInterrupt(text)
 
-    monkeypatch.setattr(llama_runtime, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(llama_runtime.Pace, "due", lambda _: True)
     monkeypatch.setattr(llama_runtime, "say", interrupt)
     with pytest.raises(KeyboardInterrupt), Llama(gguf, 2, 512) as llama:
         llama.answers(prompts, 400, None, "free")
