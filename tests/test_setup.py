@@ -94,7 +94,7 @@ def test_every_package_that_a_trainer_counts_on_is_named() -> None:
 def test_make_installs_nothing_twice(tmp_path: Path) -> None:
     assert len(make(tmp_path, "test")) > 1
     (tmp_path / ".ready").touch()
-    assert make(tmp_path, "test") == ["python -m pytest"]
+    assert make(tmp_path, "test") == ["python -m pytest --numprocesses 2 --dist loadfile"]
 
 
 def test_no_tracked_file_names_a_package_index() -> None:
