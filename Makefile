@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The stages call `python`: let it be the one with the packages.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: pipeline test lint verify experiments clean
+.PHONY: pipeline test lint verify experiments noise clean
 
 pipeline: $(READY)
 	dvc repro
@@ -32,6 +32,10 @@ NUMBERS := train_loss|eval_loss|schema_valid|requirement_coverage|size_mib
 KNOBS := (base_model|validate|format_chatml|lora|train|merge|quantize_gguf|evaluate|gate)\.(?!loss)
 experiments: $(READY)
 	@dvc exp show --no-pager --only-changed --keep '$(NUMBERS)' --drop '(?!Experiment|State|($(NUMBERS))$$|$(KNOBS))'
+
+# How much every metric varies with the seed alone: five runs, into reports/noise.tsv.
+noise: $(READY)
+	python -m tools.noise
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing the packages of pyproject.toml into $(VENV) (about 2 GB, once)."

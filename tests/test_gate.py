@@ -1,5 +1,6 @@
 """gate: bars held against two real report files."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages import gate
+from stages.shared.params import load_params
 
 ROOT = Path(__file__).parents[1]
 TUNED = {"unconstrained": {"json_valid": 0.9583, "chrf": 42.0}, "constrained": {"json_valid": 1.0, "chrf": 44.0}}
@@ -93,3 +95,21 @@ def test_a_report_that_is_missing_or_of_another_method_names_the_stage_to_run(pr
     (project / "reports/baseline.json").unlink()
     with pytest.raises(SystemExit, match=r"reports/baseline.json: not found. Run `dvc repro baseline`"):
         gate.main()
+
+
+def test_no_seed_alone_makes_the_committed_bars_fail() -> None:
+    noise = ROOT / "reports/noise.tsv"
+    if not noise.is_file():
+        pytest.skip("reports/noise.tsv is not there: make noise")
+    knobs = load_params(ROOT / "params.yaml").gate
+    lowest: dict[str, dict[str, float]] = {"unconstrained": {}, "constrained": {}}
+    with noise.open(encoding="utf-8") as rows:
+        for row in csv.DictReader(rows, delimiter="\t"):
+            method, _, name = row["metric"].partition(".")
+            if row["file"] == "reports/evaluate.json" and method == knobs.method:
+                mode, _, metric = name.partition(".")
+                lowest[mode][metric] = float(row["lowest"])
+    baseline = gate.read_modes(ROOT / "reports/baseline.json", knobs.method, "baseline")
+    checked = list(gate.bars(knobs, lowest, baseline))
+    assert checked
+    assert [str(bar) for bar in checked if not bar.met] == []

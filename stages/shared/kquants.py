@@ -37,6 +37,7 @@ jit = njit(error_model="numpy", nogil=True, cache=True)
 
 def multiply(a, b):
     """The product, rounded to float32 whatever is done with it: not to be fused with an addition."""
+    return a * b
 
 
 @overload(multiply)
@@ -599,7 +600,7 @@ def _q8_0(x, importance, energy, trials, f, levels, out):
     for i in range(32):
         for k in range(lanes):
             scaled = multiply(x[i, k], inverse[k])
-            whole = F(math.trunc(scaled)) if abs(scaled) < F(1024) else scaled
+            whole = F(_truncated(scaled)) if abs(scaled) < F(1024) else scaled
             away = F(1) if scaled - whole >= F(0.5) else (F(-1) if scaled - whole <= F(-0.5) else F(0))
             levels[i, k] = U(_truncated(whole + away) & 0xFF)
     for k in range(lanes):
