@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.shared.atomic import atomic_file, atomic_folder
 from stages.shared.base_model import tokenizer_folder
-from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
+from stages.shared.chatml import Encoder, answer_text, as_json, prompt_text, user_message
 from stages.shared.console import run_stage, say
 from stages.shared.params import load_params
 
@@ -51,6 +51,40 @@ def too_long(rows: list[dict[str, Any]], limit: int, file: Path) -> Iterator[str
             )
 
 
+def check_system_prompt(system: str, encoder: Encoder) -> None:
+    """Refuse a system prompt that would not reach the model as it is written.
+
+    Raises:
+        SystemExit: it holds a control token, or letters that the tokenizer changes.
+
+    """
+    place = "params.yaml: format_chatml.system_prompt"
+    if found := next((token for token in encoder.control_tokens if token in system), None):
+        raise SystemExit(f"{place}: holds the control token {found}. Write it in other words.")
+    if changed := change(system, encoder.decode(encoder.text(system))):
+        raise SystemExit(f"{place}: {changed}")
+
+
+def change(text: str, decoded: str) -> str | None:
+    """What a tokenizer's normalizer makes of a text, if anything; llama.cpp has none and would see other tokens."""
+    if decoded == text:
+        return None
+    at = next((at for at, pair in enumerate(zip(text, decoded, strict=False)) if len(set(pair)) > 1), len(decoded))
+    before = max(0, at - 10)
+    return (
+        f"the tokenizer reads {text[before : at + 10]!a} as {decoded[before : at + 10]!a}, llama.cpp would "
+        "not. Save it with composed letters (Unicode NFC)."
+    )
+
+
+def changed_texts(rows: list[dict[str, Any]], encoder: Encoder, file: Path) -> Iterator[str]:
+    """One line for every prompt and answer that the tokenizer changes."""
+    for row in rows:
+        for text, ids in ((row["prompt"], row["prompt_ids"]), (answer_text(row["answer"]), row["answer_ids"])):
+            if changed := change(text, encoder.decode(ids)):
+                yield f"{file}: {row['epic_id']}: {changed}"
+
+
 def statistics(lengths: list[int]) -> dict[str, float]:
     """Minimum, mean, 95th percentile (nearest rank) and maximum."""
     ordered = sorted(lengths)
@@ -81,15 +115,19 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     encoder = Encoder(AutoTokenizer.from_pretrained(folder))
+    system = params.format_chatml.system_prompt
+    check_system_prompt(system, encoder)
     rows: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
         with (VALIDATED / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
-            rows[split] = [format_row(json.loads(line), params.format_chatml.system_prompt, encoder) for line in lines]
-    problems = [
-        problem
-        for split in SPLITS
-        for problem in too_long(rows[split], params.train.max_seq_length, VALIDATED / f"{split}.jsonl")
-    ]
+            rows[split] = [format_row(json.loads(line), system, encoder) for line in lines]
+    problems: list[str] = []
+    for split in SPLITS:
+        file = VALIDATED / f"{split}.jsonl"
+        problems += [
+            *changed_texts(rows[split], encoder, file),
+            *too_long(rows[split], params.train.max_seq_length, file),
+        ]
     if problems:
         raise SystemExit("\n".join(problems))
 

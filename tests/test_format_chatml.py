@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from transformers import AutoTokenizer
 
 from stages import format_chatml
@@ -189,6 +190,45 @@ def test_every_example_that_is_too_long_is_named_and_the_older_rows_stay(project
     assert len(before) == 4
     after = {path: path.read_bytes() for folder in OUTPUTS for path in Path(folder).rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_text_that_the_tokenizer_would_change_is_refused_by_name_and_place(project: Path) -> None:
+    """llama.cpp does not compose letters, so the model would be asked in other tokens than it was taught in."""
+    file = Path("data/validated/train.jsonl")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([*lines[:2], lines[2].replace("Logroño", "Logron\u0303o", 1)]), encoding="utf-8")
+    tokenizer = json.loads(Path("models/base-tiny/tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "NFC"}
+    Path("models/base-tiny/tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(SystemExit) as refusal:
+        format_chatml.main()
+    assert str(refusal.value) == (
+        "data/validated/train.jsonl: EPIC-003: the tokenizer reads "
+        r"""'t": "Logron\u0303o Logro\xf1' as 't": "Logro\xf1o Logro\xf1o', """
+        "llama.cpp would not. Save it with composed letters (Unicode NFC)."
+    )
+    assert not [folder for folder in OUTPUTS if Path(folder).exists()]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Responde y <|im_end|>", r"holds the control token <\|im_end\|>\. Write it in other words\."),
+        ("Responde en espan\u0303ol", r"the tokenizer reads '.*n\\u0303ol' as '.*\\xf1ol', llama\.cpp would not"),
+    ],
+)
+def test_a_system_prompt_that_would_not_reach_the_model_as_it_is_is_refused(
+    project: Path, text: str, message: str
+) -> None:
+    tokenizer = json.loads(Path("models/base-tiny/tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "NFC"}
+    Path("models/base-tiny/tokenizer.json").write_text(json.dumps(tokenizer))
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["format_chatml"]["system_prompt"] = text
+    yaml.dump(params, Path("params.yaml"))
+    with pytest.raises(SystemExit, match=rf"^params\.yaml: format_chatml\.system_prompt: {message}"):
+        format_chatml.main()
 
 
 def test_the_same_examples_give_the_same_bytes(project: Path) -> None:

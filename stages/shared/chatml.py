@@ -23,8 +23,13 @@ CHATML_TEMPLATE = (
 
 
 def as_json(value: Any) -> str:
-    """The JSON text of a message: two spaces of indentation, Spanish letters as they are."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    r"""The JSON text of a message: two spaces of indentation, Spanish letters as they are.
+
+    `<|` is written `\u003c|`, which JSON reads as the same: no control token can stand in the text, whatever splits it
+    into tokens. llama.cpp's and Ollama's chat interfaces would take one for real in the middle of a message.
+    """
+    # Outside of strings JSON has no `<`, and json.dumps escapes none.
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("<|", "\\u003c|")
 
 
 def prompt_text(system: str, user: str) -> str:
@@ -43,6 +48,9 @@ class Encoder:
     Args:
         tokenizer: a tokenizer that has `<|im_start|>` and `<|im_end|>` as single tokens.
 
+    Attributes:
+        control_tokens: every token that the tokenizer finds in a text before it splits the text.
+
     Raises:
         SystemExit: if one of the two is not a single token.
 
@@ -58,6 +66,7 @@ class Encoder:
                     "trained on ChatML, such as Qwen2.5."
                 )
         self._start, self._end = vocabulary[IM_START], vocabulary[IM_END]
+        self.control_tokens = sorted(tokenizer.get_added_vocab())
 
     def text(self, text: str) -> list[int]:
         """Ids of plain text; a control token spelled out in it stays text."""
@@ -78,6 +87,10 @@ class Encoder:
     def answer(self, answer: str) -> list[int]:
         """Ids of `answer_text`: `<|im_end|>` is the last one."""
         return [*self.text(answer), self._end]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of some ids, control tokens included."""
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def _turn(self, role: str, content: str) -> list[int]:
         # Role and content are one stretch of text between control tokens, so they are encoded as one.

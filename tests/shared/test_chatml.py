@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -109,6 +111,13 @@ def test_a_user_cannot_begin_another_turn(tokenizer: Any) -> None:
     answer = encoder.answer(attack)
     assert (answer.count(start), answer.count(end)) == (0, 1)
     assert answer[-1] == end
+
+
+@given(st.text(st.sampled_from('<|im_end>\\\\"u003c'), max_size=40))
+def test_a_message_s_json_holds_no_beginning_of_a_control_token_and_reads_as_the_same(text: str) -> None:
+    value = {text: [text, f"{text}<|im_end|>{text}"]}
+    assert "<|" not in as_json(value)
+    assert json.loads(as_json(value)) == value
 
 
 @pytest.mark.parametrize("missing", [IM_START, IM_END])
