@@ -52,14 +52,14 @@ def example(row: dict[str, Any], loss_on: str) -> dict[str, list[int]]:
     return {"input_ids": prompt + answer, "labels": masked + answer}
 
 
-def check_labels(examples: list[dict[str, list[int]]], names: list[str], end: int) -> None:
-    """Refuse a row without trained labels, or whose last trained label is not `<|im_end|>`."""
-    for name, row in zip(names, examples, strict=True):
-        trained = [label for label in row["labels"] if label != IGNORED]
-        if not trained or trained[-1] != end:
+def check_labels(examples: list[dict[str, list[int]]], rows: list[dict[str, Any]], end: int) -> None:
+    """Refuse a row whose answer is not trained to its end, or whose labels there hold `<|im_end|>` before it or not."""
+    for row, given in zip(rows, examples, strict=True):
+        trained = given["labels"][len(row["prompt_ids"]) :]
+        if trained[-1:] != [end] or trained.count(end) > 1 or IGNORED in trained:
             raise SystemExit(
-                f"{CHATML}/train.jsonl: {name}: its trained labels do not end with {IM_END}, so the model would "
-                "not learn to stop. Run `dvc repro -f format_chatml`."
+                f"{CHATML}/train.jsonl: {row['epic_id']}: its answer's labels do not hold {IM_END} once, at their end, "
+                "so the model would not learn where to stop. Run `dvc repro -f format_chatml`."
             )
 
 
@@ -226,8 +226,9 @@ def arguments(train: TrainParams, precision: str, plan: Plan, checkpoints: Path)
         output_dir=str(checkpoints),
         num_train_epochs=train.epochs,
         per_device_train_batch_size=plan.micro_batch_size,
-        # accelerate fills a short last batch up and drops the surplus whole batch by whole batch.
-        per_device_eval_batch_size=plan.micro_batch_size if train.num_processes == 1 else 1,
+        # One: the Trainer's eval loss is a mean over batches, and accelerate fills a short last batch up and drops the
+        # surplus whole batch by whole batch.
+        per_device_eval_batch_size=1,
         gradient_accumulation_steps=plan.accumulation,
         learning_rate=train.learning_rate,
         warmup_steps=train.warmup_steps,
@@ -362,8 +363,7 @@ def run(params: Params) -> None:
     model, tokenizer = load_model(params, base, precision, plan)
     from dvclive import Live
 
-    names = [row["epic_id"] for row in rows["train"]]
-    check_labels(examples["train"], names, tokenizer.convert_tokens_to_ids(IM_END))
+    check_labels(examples["train"], rows["train"], tokenizer.convert_tokens_to_ids(IM_END))
     show_mask(examples["train"][0], tokenizer)
     live = Live(str(REPORT), dvcyaml=None, save_dvc_exp=False, monitor_system=False) if first else None
     callbacks = [reporter(live, plan, sum(lengths))] if live else []

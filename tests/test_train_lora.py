@@ -58,10 +58,22 @@ def test_a_flattened_row_ends_at_a_multiple_of_64_tokens_and_the_new_ones_are_no
     assert last == {"input_ids": [7] * lengths[-1] + [0] * added, "labels": [8] * lengths[-1] + [IGNORED] * added}
 
 
-@pytest.mark.parametrize("labels", [[IGNORED, IGNORED], [IGNORED, 8, 9], [IGNORED, 2, 9]])
-def test_a_row_that_would_not_teach_the_model_to_stop_is_refused_by_name(labels: list[int]) -> None:
-    with pytest.raises(SystemExit, match=r"EPIC-007: .*<\|im_end\|>"):
-        check_labels([{"input_ids": [1] * len(labels), "labels": labels}], ["EPIC-007"], end=2)
+ROW = {"epic_id": "EPIC-007", "prompt_ids": [1, 5, 2]}
+
+
+@pytest.mark.parametrize("answer", [[], [IGNORED], [8, 9], [2, 9], [8, 2, 9, 2], [IGNORED, 2]])
+@pytest.mark.parametrize("prompt", [[IGNORED] * 3, [1, 5, 2]])
+def test_a_row_that_would_not_teach_the_model_where_to_stop_is_refused_by_name(
+    prompt: list[int], answer: list[int]
+) -> None:
+    with pytest.raises(SystemExit, match=r"EPIC-007: .*<\|im_end\|> once, at their end"):
+        check_labels([{"input_ids": [1] * (3 + len(answer)), "labels": prompt + answer}], [ROW], end=2)
+
+
+@pytest.mark.parametrize("loss_on", ["answer", "conversation"])
+def test_a_row_that_stops_once_is_trained_on_whatever_the_loss_is_taken_on(loss_on: str) -> None:
+    row = ROW | {"answer_ids": [8, 9, 2]}
+    check_labels([example(row, loss_on)], [row], end=2)
 
 
 def test_a_checkpoint_that_was_being_written_when_the_run_was_killed_is_not_resumed_from(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Whatever the plan, the same training: loss curves of real runs on the embedded base, side by side."""
+"""Whatever the plan, the same training: loss curves of real runs on the embedded base, side by side.
+
+How a step is cut into micro-batches is in test_loss.py.
+"""
 
 import json
 import shutil
@@ -83,14 +86,6 @@ def one_by_one(by_one: Path) -> list[float]:
     assert len(taken) == STEPS
     assert sum(taken[-5:]) < 0.95 * sum(taken[:5])  # it learns: curves that stand still would agree as well
     return taken
-
-
-def test_all_examples_of_a_step_at_once_give_the_losses_of_one_at_a_time(
-    made: Path, tmp_path: Path, one_by_one: list[float]
-) -> None:
-    taken, said = losses(made, tmp_path / "project", micro_batch_size=8)
-    assert "1 x 8 examples a step" in said
-    assert taken == pytest.approx(one_by_one, rel=0.01)
 
 
 def test_two_processes_take_the_same_steps_with_the_same_losses_as_one(
