@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer
 
 from stages import evaluate
+from stages.shared import measure
 from stages.shared.answer_page import answer_page
 from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
 from stages.shared.gguf_writer import About, read_model, write_ggufs
@@ -91,6 +92,7 @@ def test_every_method_is_measured_in_both_modes_and_every_answer_is_kept(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate.main()
+    out = capsys.readouterr().out
     report = json.loads((project / "reports/evaluate.json").read_text(encoding="utf-8"))
     assert report["n"] == 3
     assert list(report) == ["n", "q4_k_m", "q8_0"]
@@ -107,11 +109,13 @@ def test_every_method_is_measured_in_both_modes_and_every_answer_is_kept(
             assert all(answer["finished"] or answer["tokens"] == 32 for answer in answers)
             finished = sum(answer["finished"] for answer in answers)
             assert metrics["finished"] == round(finished / 3, 4)
+            endless = [answer["epic_id"] for answer in answers if not answer["finished"]]
+            named = f"    {len(endless)} of 3 did not finish within 32 tokens: {', '.join(endless)}"
+            assert out[out.index(f"{method} {mode}: ") :].splitlines()[1] == named
             assert intervals[method][mode]["schema_valid_when_finished"]["n"] == finished
             assert all(answer["uncovered"] == answer["input"]["requerimientos"] for answer in answers)
             if mode == "constrained":
                 assert all(answer["answer"].lstrip().startswith("{") for answer in answers)
-    out = capsys.readouterr().out
     assert "q8_0 constrained: JSON 0.00, schema 0.00, finished " in out
     assert "to read: reports/evaluate/answers.html" in out
     table = (project / "reports/evaluate/scores.tsv").read_text(encoding="utf-8").splitlines()
@@ -187,6 +191,18 @@ def test_validity_of_finished_answers_leaves_the_unfinished_out() -> None:
     assert intervals["schema_valid_when_finished"] == {"value": 1.0, "low": 0.2065, "high": 1.0, "n": 1}
 
 
+def test_an_answer_that_its_grammar_let_pass_is_held_to_the_schema_all_the_same(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "output_schema", lambda: {"enum": [{"title": "Alta"}]})
+    edit(project / "params.yaml", "max_answer_tokens: 32", "max_answer_tokens: 100")
+    evaluate.main()
+    metrics = json.loads((project / "reports/evaluate.json").read_text(encoding="utf-8"))["q8_0"]["constrained"]
+    assert (metrics["finished"], metrics["json_valid"]) == (1, 1)
+    assert (metrics["schema_valid"], metrics["schema_valid_when_finished"]) == (0, 0)
+    assert "did not finish" not in capsys.readouterr().out.partition("q8_0 constrained: ")[2]
+
+
 class Page(HTMLParser):
     """Tags balanced, ids and texts collected."""
 
@@ -238,6 +254,12 @@ def test_what_a_model_writes_cannot_become_markup(project: Path) -> None:
     assert "<script" not in page_of(json.dumps({evil: evil}), True, project)
     assert "&lt;script&gt;" in page_of(evil, False, project)
     Page(page_of(evil, False, project))
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_no_json_and_does_not_stop_the_page(project: Path) -> None:
+    text = page_of('{"title": "\\ud800 Alta"}', True, project)
+    assert "✗ JSON" in text and "\\ud800 Alta" in text
+    Page(text.encode().decode())
 
 
 def test_a_llama_server_started_as_the_refusal_says_is_measured(finished: Path) -> None:

@@ -160,6 +160,9 @@ def measure(
             metrics["tokens_per_second"] = round(sum(answer.tokens for answer in answers) / seconds, 1)
             measured.metrics[mode], measured.intervals[mode], measured.answers[mode] = metrics, intervals, records
             say(f"  {method} {mode}: {summary(metrics)}")
+            if endless := [each["epic_id"] for each in records if not each["finished"]]:
+                limit = f"{evaluate.max_answer_tokens} tokens"
+                say(f"    {len(endless)} of {len(records)} did not finish within {limit}: {', '.join(endless)}")
     return measured
 
 

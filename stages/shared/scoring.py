@@ -74,6 +74,7 @@ def parse_object(text: str) -> dict[str, Any] | None:
     """The JSON object that the whole text is, or None; nothing is cut out of surrounding prose."""
     try:
         value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair, as in "\ud800", is no text
     except (ValueError, RecursionError):  # ValueError: not JSON, or a number of thousands of digits
         return None
     return value if isinstance(value, dict) else None

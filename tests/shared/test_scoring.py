@@ -75,6 +75,8 @@ def test_a_wilson_interval_holds_the_rate_and_its_ends_are_one_z_away_from_it(ca
         '{"a": 1} fin',
         "[" * 100_000,
         '{"a": ' + "9" * 5000 + "}",
+        '{"a": "\\ud83d"}',  # half of an emoji
+        '{"\\udc00": 1}',
     ],
 )
 def test_what_is_not_one_json_object_is_nothing(text: str) -> None:
