@@ -34,7 +34,7 @@ SHAPE = (5120, 13824)
 KINDS = {"Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "Q3_K": 11}  # enum ggml_type
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BASE_TINY = Path("models/base-tiny")
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0))
 
 
 def seconds(work: Callable[[], Any], times: int = 3) -> float:
