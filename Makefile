@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The stages call `python`: let it be the one with the packages.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: pipeline test lint verify experiments noise clean
+.PHONY: pipeline test lint verify experiments noise coverage mutants clean
 
 pipeline: $(READY)
 	dvc repro
@@ -32,6 +32,20 @@ NUMBERS := train_loss|eval_loss|schema_valid|requirement_coverage|size_mib
 KNOBS := (base_model|validate|format_chatml|lora|train|merge|quantize_gguf|evaluate|gate)\.(?!loss)
 experiments: $(READY)
 	@dvc exp show --no-pager --only-changed --keep '$(NUMBERS)' --drop '(?!Experiment|State|($(NUMBERS))$$|$(KNOBS))'
+
+# Which lines of stages/ no test runs; takes as long as the tests and a little. 95 % is the least.
+coverage: $(READY)
+	coverage erase
+	coverage run -m pytest --numprocesses 2 --dist loadfile
+	NUMBA_DISABLE_JIT=1 coverage run -m pytest tests/shared/test_kquants_uncompiled.py
+	coverage combine --quiet
+	coverage report
+
+# Which changes of the code no test notices: a sample for each module, or for those with MODULE in their path.
+SAMPLE := 60
+mutants: $(READY)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[mutants]'
+	python -m tools.mutants --sample $(SAMPLE) --module "$(MODULE)"
 
 # How much every metric varies with the seed alone: five runs, into reports/noise.tsv.
 noise: $(READY)

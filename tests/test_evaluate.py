@@ -116,7 +116,7 @@ def test_every_method_is_measured_in_both_modes_and_every_answer_is_kept(
             assert all(answer["uncovered"] == answer["input"]["requerimientos"] for answer in answers)
             if mode == "constrained":
                 assert all(answer["answer"].lstrip().startswith("{") for answer in answers)
-    assert "q8_0 constrained: JSON 0.00, schema 0.00, finished " in out
+    assert "q8_0 constrained: JSON 0.00, schema 0.00 [0.00, 0.56], finished " in out and ", n 3, " in out
     assert "to read: reports/evaluate/answers.html" in out
     table = (project / "reports/evaluate/scores.tsv").read_text(encoding="utf-8").splitlines()
     assert table[0] == "metric\tanswers\tvalue\tlow\thigh\tn"

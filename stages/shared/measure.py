@@ -159,7 +159,7 @@ def measure(
             metrics["criteria_chrf"] = round(criteria_chrf(held_out, answers), 2)
             metrics["tokens_per_second"] = round(sum(answer.tokens for answer in answers) / seconds, 1)
             measured.metrics[mode], measured.intervals[mode], measured.answers[mode] = metrics, intervals, records
-            say(f"  {method} {mode}: {summary(metrics)}")
+            say(f"  {method} {mode}: {summary(metrics, intervals)}")
             if endless := [each["epic_id"] for each in records if not each["finished"]]:
                 limit = f"{evaluate.max_answer_tokens} tokens"
                 say(f"    {len(endless)} of {len(records)} did not finish within {limit}: {', '.join(endless)}")
@@ -201,13 +201,16 @@ def criteria_chrf(rows: Sequence[Row], answers: Sequence[Answer]) -> float:
     return chrf(hypotheses, ["\n".join(criteria_of(row.reference)) for row in rows])
 
 
-def summary(metrics: dict[str, float]) -> str:
-    """A line of the metrics for a reader in a hurry."""
+def summary(metrics: dict[str, float], intervals: dict[str, dict[str, float]]) -> str:
+    """A line of the metrics for a reader in a hurry, with the intervals of the two that are compared by."""
+    schema, requirements = (
+        f"{at['value']:.2f} [{at['low']:.2f}, {at['high']:.2f}]"
+        for at in (intervals["schema_valid"], intervals["requirement_coverage"])
+    )
     return (
-        f"JSON {metrics['json_valid']:.2f}, schema {metrics['schema_valid']:.2f}, "
-        f"finished {metrics['finished']:.2f}, fields {metrics['field_coverage']:.2f}, "
-        f"requirements {metrics['requirement_coverage']:.2f}, chrF {metrics['criteria_chrf']:.1f}, "
-        f"{metrics['tokens_per_second']:.0f} tokens/s"
+        f"JSON {metrics['json_valid']:.2f}, schema {schema}, finished {metrics['finished']:.2f}, "
+        f"fields {metrics['field_coverage']:.2f}, requirements {requirements}, chrF {metrics['criteria_chrf']:.1f}, "
+        f"n {intervals['schema_valid']['n']}, {metrics['tokens_per_second']:.0f} tokens/s"
     )
 
 
