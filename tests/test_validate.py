@@ -78,6 +78,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_sound_rows_are_written_as_they_were_and_counted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(TRAIN, example(1), example(2), example(4, acceptance_criteria=["Llega en 60 s.", "Llega una sola vez."]))
     validate.main()
     for file, split in ((TRAIN, "train"), (EVAL, "eval")):
         written = project / f"data/validated/{split}.jsonl"
@@ -90,11 +91,11 @@ def test_sound_rows_are_written_as_they_were_and_counted(project: Path, capsys: 
             "examples": n,
             "mean_context_words": 12.0,
             "mean_requirements": 1.0,
-            "mean_acceptance_criteria": 1.0,
+            "mean_acceptance_criteria": criteria,
         }
-        for split, n in (("train", 2), ("eval", 1))
+        for split, n, criteria in (("train", 3, 1.33), ("eval", 1, 1.0))
     }
-    assert capsys.readouterr().out.startswith("  2 + 1 examples, no problems")
+    assert capsys.readouterr().out.startswith("  3 + 1 examples, no problems")
 
 
 def test_the_examples_of_this_repository_are_sound_and_written_unchanged(project: Path) -> None:
