@@ -12,6 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 pipeline: $(READY)
 	dvc repro
+	@python -m tools.verify
 	@echo "The models are in models/gguf, what they are worth in reports/evaluate/answers.html."
 
 # Two files of tests at a time, on half of the cores each.
@@ -23,7 +24,7 @@ lint: $(READY)
 	ruff format --check .
 	mypy stages
 
-# What a GGUF was made from, whether it is intact and right, how it scored.
+# What a GGUF was made from, whether it is intact and right, how it scored; without GGUF whether models/ is intact.
 verify: $(READY)
 	@python -m tools.verify $(GGUF)
 

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from stages import merge
-from stages.shared.base_model import weights_digest
+from stages.shared.base_model import folder_digest
+from stages.shared.checksums import write_sums
 from stages.shared.gguf_writer import About, read_model, tensor_bytes, write_ggufs
 from stages.shared.kquants import FORMATS, quantize
 
@@ -181,8 +182,9 @@ def random_adapter(base: Path, adapter: Path, rank: int = 16) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({"r": rank, "lora_alpha": rank}))
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(BASE_TINY / name, adapter / name)
-    record = {"merge_base": {"name": str(base), "revision": weights_digest(base)}}
+    record = {"merge_base": {"name": str(base), "revision": folder_digest(base)}}
     (adapter / "training.json").write_text(json.dumps(record))
+    write_sums(adapter)
 
 
 def size(folder: Path) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from stages.shared.answer_page import answer_page
 from stages.shared.atomic import atomic_file, atomic_folder
+from stages.shared.checksums import check_sums
 from stages.shared.console import run_stage, say
 from stages.shared.measure import Measured, jsonl, measure, read_rows
 from stages.shared.params import load_params
@@ -46,6 +47,7 @@ def score_table(measured: dict[str, Measured]) -> str:
 def main() -> None:
     """Measure every method, then write everything."""
     params = load_params()
+    check_sums(GGUF, "quantize_gguf")
     rows = read_rows(CHATML)
     n = len(rows["eval"])
     measured: dict[str, Measured] = {}

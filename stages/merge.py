@@ -1,7 +1,8 @@
 """Fold the adapter into the 16-bit base, one tensor at a time: W + (alpha / r) · B·A in float32, cast back.
 
 Reads:  models/adapter/, the 16-bit base model
-Writes: models/merged/ (safetensors shards laid out as the base's, config, tokenizer, template, training.json)
+Writes: models/merged/ (safetensors shards laid out as the base's, config, tokenizer, template, training.json and their
+        XXH128SUMS)
 Alone:  python -m stages.merge
 Formula: Hu et al., LoRA (https://arxiv.org/abs/2106.09685), section 4.1
 """
@@ -18,6 +19,7 @@ from stages.shared.ahead import ahead
 from stages.shared.atomic import atomic_folder
 from stages.shared.base_model import Base, resolve_base
 from stages.shared.chatml import IM_END
+from stages.shared.checksums import check_sums, write_sums
 from stages.shared.console import run_stage, say, size
 from stages.shared.params import MergeParams, load_params
 from stages.shared.preflight import check_disk, check_memory
@@ -114,8 +116,8 @@ def dequantized(weight: "Tensor") -> "Tensor":
 
 def merge_shard(
     source: Path, target: Path, pairs: dict[str, tuple["Tensor", "Tensor"]], scale: float, params: MergeParams
-) -> set[str]:
-    """Write one merged shard; return the names of the tensors that the adapter changed in it."""
+) -> tuple[set[str], str]:
+    """Write one merged shard; return the names of the tensors that the adapter changed in it, and its XXH3-128."""
     import torch
     from safetensors import safe_open
 
@@ -149,8 +151,8 @@ def merge_shard(
                     changed.add(name)
                 yield name, to_host(tensor.to(getattr(torch, params.dtype)))
 
-        write_sixteen_bit(target, params.dtype, shapes, ahead(merged()))
-    return changed
+        digest = write_sixteen_bit(target, params.dtype, shapes, ahead(merged()))
+    return changed, digest
 
 
 def check_room(shards: list[Path], folder: Path) -> None:
@@ -186,6 +188,7 @@ def write_configs(base: Path, merged: Path, dtype: str) -> None:
 def main() -> None:
     """Merge shard by shard into models/merged."""
     params = load_params()
+    check_sums(ADAPTER, "train_lora")
     base = resolve_base(params.base_model.merge, params.base_model.merge_revision, "base_model.merge")
     check_base(base, json.loads((ADAPTER / "training.json").read_text(encoding="utf-8")))
     pairs, scale = lora_pairs(ADAPTER)
@@ -193,8 +196,10 @@ def main() -> None:
     with atomic_folder(MERGED) as merged:
         check_room(shards, merged)
         changed: set[str] = set()
+        sums: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
-            changed |= merge_shard(shard, merged / shard.name, pairs, scale, params.merge)
+            found, sums[shard.name] = merge_shard(shard, merged / shard.name, pairs, scale, params.merge)
+            changed |= found
             say(f"  shard {number}/{len(shards)}  {shard.name}  {size(merged / shard.name)}")
         if missing := sorted(pairs.keys() - changed):
             raise SystemExit(
@@ -206,6 +211,7 @@ def main() -> None:
         if index.is_file():
             shutil.copyfile(index, merged / index.name)
         write_configs(base.path, merged, params.merge.dtype)
+        write_sums(merged, sums)
     facts = f"{len(changed)} of the {params.merge.base} base's tensors changed, scale {scale:g}"
     say(f"  {facts}")
 

@@ -3,8 +3,8 @@
 Reads:  models/merged/, reports/format_chatml.json (token lengths), data/epics*.jsonl and Git (for their hashes),
         data/chatml/train.jsonl for quantize_gguf.imatrix, data/chatml/eval.jsonl for quantize_gguf.damage_texts
 Writes: models/gguf/ (MiPM_Senior-<METHOD>.gguf for every method, Modelfile, MODEL_CARD.md, and the importance matrix
-        if there is one), reports/quantize_gguf.json (size, bits per weight and damage of each file),
-        reports/quantize_gguf/damage.tsv (the same, to plot)
+        if there is one, and their XXH128SUMS), reports/quantize_gguf.json (size, bits per weight and damage of each
+        file), reports/quantize_gguf/damage.tsv (the same, to plot)
 Alone:  python -m stages.quantize_gguf
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from stages.shared.atomic import atomic_file, atomic_folder
 from stages.shared.chatml_rows import read_texts
+from stages.shared.checksums import check_sums, write_sums
 from stages.shared.console import run_stage, say, size
 from stages.shared.damage import Reference
 from stages.shared.gguf_writer import About, SourceModel, read_model, tensor_bytes, write_ggufs
@@ -80,6 +81,7 @@ def main() -> None:
     """Quantize every method in one pass over the weights."""
     params = load_params()
     methods: list[str] = list(dict.fromkeys(params.quantize_gguf.methods))
+    check_sums(MERGED, "merge")
     model = read_model(MERGED)
     training = json.loads((MERGED / "training.json").read_text(encoding="utf-8"))
     tokens = json.loads(LENGTHS.read_text(encoding="utf-8"))["tokens"]
@@ -113,6 +115,7 @@ def main() -> None:
             say(f"  {path.name}: {size(path)}, {bits} bits per weight{lost}")
         card = model_card(training, system, {file_name(method): numbers for method, numbers in metrics.items()})
         (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        write_sums(folder)
     with atomic_folder(REPORT) as report:
         (report / "damage.tsv").write_text(damage_table(metrics, knobs.imatrix), encoding="utf-8")
     with atomic_file(METRICS) as path:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stages.shared.atomic import atomic_file, atomic_folder, disk_is_full, no_space_left
 from stages.shared.base_model import Base, exact_revision, resolve_base
 from stages.shared.chatml import CHATML_TEMPLATE, IM_END
+from stages.shared.checksums import NAME, damage, write_sums
 from stages.shared.console import out, run_stage, say
 from stages.shared.fingerprint import combined, library_versions, sha256
 from stages.shared.params import Params, TrainParams, load_params
@@ -117,14 +118,19 @@ def reporter(live: "Live", plan: Plan, tokens_per_epoch: int) -> "TrainerCallbac
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.started, self.first_epoch = time.monotonic(), state.epoch or 0.0
             self.evaluating = 0.0
+            for logs in state.log_history:  # of the run that was killed: DVC has removed what it logged
+                self.write(logs["step"], logs)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            logs = logs or {}
-            live.step = state.global_step
+        def write(self, step: int, logs: dict[str, float]) -> None:
+            live.step = step
             for key, name in (("loss", "train/loss"), ("eval_loss", "eval/loss"), ("learning_rate", "learning_rate")):
                 if key in logs:
                     live.log_metric(name, logs[key])
             live.make_summary()  # type: ignore[no-untyped-call]
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            logs = logs or {}
+            self.write(state.global_step, logs)
             self.evaluating += logs.get("eval_runtime", 0.0)
             if "eval_loss" in logs:
                 say(f"  epoch {state.epoch:.0f}: eval loss {logs['eval_loss']:.4f}")
@@ -139,6 +145,20 @@ def reporter(live: "Live", plan: Plan, tokens_per_epoch: int) -> "TrainerCallbac
             live.summary["planned_memory_gib"] = round(plan.peak / GIB, 2)
 
     return Reporter()
+
+
+def seal() -> "TrainerCallback":
+    """A callback that ends every checkpoint with the sums of its files: one without them was never finished."""
+    from accelerate import PartialState
+    from transformers import TrainerCallback
+
+    class Seal(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            PartialState().wait_for_everyone()  # each process writes the state of its own random numbers
+            if state.is_world_process_zero:
+                write_sums(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    return Seal()
 
 
 def precision_here(wanted: str) -> str:
@@ -256,9 +276,14 @@ def arguments(train: TrainParams, precision: str, plan: Plan, checkpoints: Path)
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint of a killed run; the Trainer writes trainer_state.json last."""
-    whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
-    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
+    """The newest whole checkpoint of a killed run."""
+    whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / NAME).is_file()]
+    for folder in sorted(whole, key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
+        found = damage(folder)
+        if found is None:
+            return str(folder)
+        say(f"train_lora: {found[0]}: {found[1]}. This checkpoint is not used.")
+    return None
 
 
 def make_trainer(
@@ -366,7 +391,7 @@ def run(params: Params) -> None:
     check_labels(examples["train"], rows["train"], tokenizer.convert_tokens_to_ids(IM_END))
     show_mask(examples["train"][0], tokenizer)
     live = Live(str(REPORT), dvcyaml=None, save_dvc_exp=False, monitor_system=False) if first else None
-    callbacks = [reporter(live, plan, sum(lengths))] if live else []
+    callbacks = [seal(), *([reporter(live, plan, sum(lengths))] if live else [])]
     trainer = make_trainer(params, plan, precision, (model, tokenizer), examples, checkpoints, callbacks)
     resume = last_checkpoint(checkpoints)
     say(f"  {(resume and f'resumes from {resume}') or 'starts'}, in {precision}, checkpoints in {checkpoints}")
@@ -388,6 +413,7 @@ def run(params: Params) -> None:
                 )
                 + "\n"
             )
+        write_sums(adapter)
     shutil.rmtree(checkpoints)
     best = trainer.state.best_metric if params.train.keep_best else live.summary["eval"]["loss"]
     say(f"  {trainer.state.global_step} steps, eval loss {best:.4f}")
@@ -408,7 +434,7 @@ def train(trainer: Any, resume: str | None, plan: Plan, checkpoints: Path) -> No
     except (RuntimeError, OSError, SafetensorError) as error:
         if no_space_left(checkpoints.parent):
             for torn in checkpoints.glob("checkpoint-*"):
-                if not (torn / "trainer_state.json").is_file():
+                if not (torn / NAME).is_file():
                     shutil.rmtree(torn)
             raise disk_is_full(checkpoints) from None
         if should_reduce_batch_size(error) or "out of memory" in str(error):

@@ -15,6 +15,7 @@ from stages import evaluate
 from stages.shared import measure
 from stages.shared.answer_page import answer_page
 from stages.shared.chatml import Encoder, as_json, prompt_text, user_message
+from stages.shared.checksums import write_sums
 from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.llama_runtime import Answer
 from stages.shared.measure import MODES, criteria_chrf, read_rows, record, with_intervals
@@ -59,6 +60,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     methods = ("q4_k_m", "q8_0")
     targets = {method: root / f"models/gguf/MiPM_Senior-{method.upper()}.gguf" for method in methods}
     write_ggufs(read_model(folder), targets, about)
+    write_sums(root / "models/gguf")
     (root / "data/epic.schema.json").write_bytes((ROOT / "data/epic.schema.json").read_bytes())
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
@@ -150,6 +152,8 @@ def test_a_template_that_renders_another_prompt_stops_everything_with_its_row(pr
     start = b"{{ '<|im_start|>' + message['role'] + '\\n'"
     assert start in data
     file.write_bytes(data.replace(start, start.replace(b"'\\n'", b"' ' ", 1)))
+    (file.parent / "XXH128SUMS").unlink()
+    write_sums(file.parent)
     with pytest.raises(SystemExit, match=r"data/chatml/train.jsonl:1: EPIC-001: the GGUF's chat template renders"):
         evaluate.main()
 
@@ -162,6 +166,8 @@ def test_a_prompt_that_is_no_chatml_is_refused_with_its_row(project: Path) -> No
 
 def test_a_method_without_its_file_is_refused_by_name(project: Path) -> None:
     (project / "models/gguf/MiPM_Senior-Q8_0.gguf").unlink()
+    (project / "models/gguf/XXH128SUMS").unlink()
+    write_sums(project / "models/gguf")
     with pytest.raises(SystemExit, match=r"models/gguf/MiPM_Senior-Q8_0.gguf: not found"):
         evaluate.main()
 

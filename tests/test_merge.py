@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from stages import merge
-from stages.shared.base_model import weights_digest
+from stages.shared.base_model import folder_digest
 from stages.shared.chatml import CHATML_TEMPLATE
+from stages.shared.checksums import write_sums
 from tests.tiny_model import write_model
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +49,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(base / name, adapter / name)
     (adapter / "chat_template.jinja").write_text(CHATML_TEMPLATE)
-    record = {"merge_base": {"name": "models/base-tiny", "revision": weights_digest(base)}, "lora": {"r": 4}}
+    record = {"merge_base": {"name": "models/base-tiny", "revision": folder_digest(base)}, "lora": {"r": 4}}
     (adapter / "training.json").write_text(json.dumps(record))
+    write_sums(adapter)
     save_file(
         {k: v.contiguous() for k, v in model.merge_and_unload().state_dict().items() if k != "lm_head.weight"},
         root / "peft",
@@ -68,17 +70,19 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def edit_json(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    write_sums(file.parent)
 
 
 def edit_tensors(file: Path, change: Any) -> None:
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file, metadata={"format": "pt"})
+    write_sums(file.parent)
 
 
 def adopt_base(project: Path) -> None:
     """Make the adapter the base's as it is now."""
-    digest = weights_digest(project / "models/base-tiny")
+    digest = folder_digest(project / "models/base-tiny")
     edit_json(project / "models/adapter/training.json", merge_base={"name": "models/base-tiny", "revision": digest})
 
 
@@ -198,10 +202,10 @@ def test_transformers_loads_it_and_ends_an_answer_at_im_end(project: Path) -> No
 
 
 def test_a_base_with_other_weights_is_refused_with_both_revisions(project: Path) -> None:
-    trained = weights_digest(project / "models/base-tiny")
+    trained = folder_digest(project / "models/base-tiny")
     shard = shard_of(project / "models/base-tiny", "model.norm.weight")
     edit_tensors(shard, lambda tensors: tensors["model.norm.weight"].add_(1))
-    now = weights_digest(project / "models/base-tiny")
+    now = folder_digest(project / "models/base-tiny")
     with pytest.raises(SystemExit, match=f"trained for models/base-tiny at {trained}, base_model.merge is .* at {now}"):
         merge.main()
     assert nothing_is_written(project)

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from stages import report
+from stages.shared.checksums import write_sums
 from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.provenance import git_state, read_provenance
 from tests.small_repository import GGUF, commit, git_identity, run
@@ -119,6 +120,7 @@ def test_verify_tells_a_template_and_a_tokenizer_that_training_did_not_use(finis
     tokenizer = json.loads(file.read_text())
     del tokenizer["model"]["merges"][:200]
     file.write_text(json.dumps(tokenizer))
+    write_sums(file.parent)
     run("python", "-m", "stages.quantize_gguf", cwd=finished)
     run("dvc", "commit", "--force", "quantize_gguf", cwd=finished)
     output = verify(finished, fails=True)

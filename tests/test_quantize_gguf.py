@@ -13,6 +13,7 @@ from gguf import GGUFReader, GGUFValueType
 from ruamel.yaml import YAML
 
 from stages import quantize_gguf
+from stages.shared.checksums import write_sums
 from tests.tiny_model import write_model
 
 Run = Callable[..., None]
@@ -22,7 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A folder with a merged model and reports; the result runs the stage for a list of methods."""
-    write_model(tmp_path / "models/merged")
+    write_sums(write_model(tmp_path / "models/merged"))
     (tmp_path / "reports").mkdir()
     (tmp_path / "data").mkdir()
     for name in ("epics.jsonl", "epics_eval.jsonl"):
@@ -54,6 +55,7 @@ def test_every_method_a_modelfile_and_a_card_are_written(workspace: Run, capsys:
         "MiPM_Senior-F16.gguf",
         "MiPM_Senior-Q4_K_M.gguf",
         "Modelfile",
+        "XXH128SUMS",
     ]
     modelfile = Path("models/gguf/Modelfile").read_text()
     assert modelfile.startswith("FROM ./MiPM_Senior-Q4_K_M.gguf\n")
@@ -133,6 +135,7 @@ def test_a_local_base_is_not_named_as_a_repo_of_the_hub(workspace: Run) -> None:
     training = json.loads(file.read_text())
     training["merge_base"]["name"] = "models/merged"
     file.write_text(json.dumps(training))
+    write_sums(file.parent)
     workspace(["q4_0"])
     assert "base_model:" not in Path("models/gguf/MODEL_CARD.md").read_text()
 
@@ -150,6 +153,7 @@ def test_a_failed_run_leaves_the_files_of_the_last_good_one(workspace: Run) -> N
     workspace(["q4_0"])
     before = {path.name: path.read_bytes() for path in Path("models/gguf").iterdir()}
     Path("models/merged/chat_template.jinja").unlink()
+    write_sums(Path("models/merged"))
     with pytest.raises(SystemExit, match=r"chat_template\.jinja: not found"):
         workspace(["q8_0"])
     assert {path.name: path.read_bytes() for path in Path("models/gguf").iterdir()} == before

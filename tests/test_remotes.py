@@ -12,7 +12,7 @@ from tests.servers import Nginx, Sshd, cut_wire
 from tests.small_repository import GGUF, ROOT, commit, run
 
 Clone = Callable[[Path], Path]
-SHIPPED = ["MODEL_CARD.md", "MiPM_Senior-Q4_K_M.gguf", "Modelfile"]
+SHIPPED = ["MODEL_CARD.md", "MiPM_Senior-Q4_K_M.gguf", "Modelfile", "XXH128SUMS"]
 HALF = 4_000_000  # bytes; the GGUF is about twice as large
 
 
@@ -69,7 +69,7 @@ def test_a_clone_pulls_from_ssh_what_ships_and_nothing_else_and_it_generates(
     assert sorted(files(other / "models/gguf")) == SHIPPED
     assert sorted(path.name for path in (other / "models").iterdir()) == ["base-tiny", "gguf"]
     assert not (other / "data/chatml").exists()
-    assert len(files(other / ".dvc/cache")) == len(SHIPPED) + 1, "the three and the list of them"
+    assert len(files(other / ".dvc/cache")) == len(SHIPPED) + 1, "each of them and their list"
     with Llama(other / GGUF, 1, 128) as llama:
         (answer,) = llama.answers([llama.tokenize("Hola")], 8, None, "pulled")
     assert answer.tokens == 8 or answer.finished

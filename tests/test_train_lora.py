@@ -14,8 +14,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from stages.format_chatml import format_row
-from stages.shared.base_model import weights_digest
+from stages.shared.base_model import folder_digest
 from stages.shared.chatml import Encoder
+from stages.shared.checksums import write_sums
 from stages.shared.fingerprint import sha256
 from stages.train_lora import IGNORED, aligned, check_labels, example, last_checkpoint
 from tests.small_repository import run, write_repository
@@ -82,8 +83,22 @@ def test_a_checkpoint_that_was_being_written_when_the_run_was_killed_is_not_resu
         folder.mkdir()
         if whole:
             (folder / "trainer_state.json").write_text("{}")
+            write_sums(folder)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_resumed_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}/adapter_model.safetensors").write_bytes(b"weights")
+        write_sums(tmp_path / f"checkpoint-{step}")
+    damaged = tmp_path / "checkpoint-4/adapter_model.safetensors"
+    damaged.write_bytes(b"weighty")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert capsys.readouterr().out.startswith(f"train_lora: {damaged}: damaged: its XXH3-128 is ")
 
 
 def set_knob(project: Path, name: str, value: str) -> None:
@@ -132,7 +147,7 @@ def kill_after_the_first_checkpoint(project: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not list((project / "models/checkpoints").glob("*/checkpoint-*/trainer_state.json")):
+    while not list((project / "models/checkpoints").glob("*/checkpoint-*/XXH128SUMS")):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     process.kill()
@@ -163,12 +178,15 @@ def test_a_killed_training_resumes_and_ends_with_the_very_bytes_of_an_uninterrup
     resumed = train(project)
     assert "resumes from" in resumed.stdout
     assert sha256(project / ADAPTER) == sha256(trained / ADAPTER)
+    logged = [file.relative_to(trained) for file in (trained / "reports/train/plots").rglob("*.tsv")]
+    assert len(logged) == 3
+    assert all((project / file).read_bytes() == (trained / file).read_bytes() for file in logged)
     assert not list((project / "models/checkpoints").iterdir())
 
 
 def test_the_adapter_says_what_it_was_trained_from(trained: Path) -> None:
     record = json.loads((trained / "models/adapter/training.json").read_text(encoding="utf-8"))
-    revision = weights_digest(trained / "models/base-tiny")
+    revision = folder_digest(trained / "models/base-tiny")
     assert record["base_model"] == record["merge_base"] == {"name": "models/base-tiny", "revision": revision}
     assert record["data"]["train_sha256"] == sha256(trained / "data/chatml/train.jsonl")
     assert record["data"]["eval_sha256"] == sha256(trained / "data/chatml/eval.jsonl")
@@ -312,7 +330,7 @@ def test_a_second_repro_says_who_is_at_work_and_after_a_kill_the_next_one_resume
         start_new_session=True,
     )
     try:
-        while not list((tmp_path / "models").glob("checkpoints/*/checkpoint-*/trainer_state.json")):
+        while not list((tmp_path / "models").glob("checkpoints/*/checkpoint-*/XXH128SUMS")):
             assert first.poll() is None, "it ended before anything could be seen"
             time.sleep(0.01)
         said = run("dvc", "repro", "train_lora", cwd=tmp_path, fails=True)

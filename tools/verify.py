@@ -1,7 +1,8 @@
 """Say what a GGUF of this pipeline was made from, whether it is intact and right, and how it scored.
 
 Run: make verify GGUF=models/gguf/MiPM_Senior-Q4_K_M.gguf
-Needs the Git repository at the commit that the file came with, and the file; nothing else has to be pulled.
+     make verify    (only whether the files of models/ are those that the stages wrote)
+The first needs the Git repository at the commit that the file came with, and the file; nothing else has to be pulled.
 Exit code 1 if anything is wrong.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.shared.chatml import IM_END, prompt_text, user_message
+from stages.shared.checksums import check_sums
 from stages.shared.console import say, size
 from stages.shared.fingerprint import sha256
 from stages.shared.llama_runtime import Llama
@@ -23,6 +25,7 @@ from stages.shared.provenance import DATA, read_provenance
 GGUF = "models/gguf"
 LENGTHS = Path("reports/format_chatml.json")
 SCORES = Path("reports/evaluate.json")
+WRITTEN_BY = {"models/adapter": "train_lora", "models/merged": "merge", GGUF: "quantize_gguf"}
 CONTEXT = 512  # tokens; nothing is generated, so any will do
 
 
@@ -146,6 +149,14 @@ def scores_line(file: Path) -> str:
     return f"{report['n']} held-out Epics: {'; '.join(modes)}"
 
 
+def check_folders() -> None:
+    """Hold what the stages left to its checksums; DVC believes in a file that changed inside its cache."""
+    present = {folder: stage for folder, stage in WRITTEN_BY.items() if Path(folder).is_dir()}
+    for folder, stage in present.items():
+        check_sums(Path(folder), stage)
+    say(f"intact: {', '.join(present) or 'nothing, for there is nothing in models/'}")
+
+
 def main(file: Path) -> None:
     """Print ten lines."""
     found = check_intact(file)
@@ -174,6 +185,6 @@ def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) > 2:
         raise SystemExit("usage: make verify GGUF=models/gguf/MiPM_Senior-Q4_K_M.gguf")
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1])) if sys.argv[1:] else check_folders()

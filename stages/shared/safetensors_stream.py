@@ -16,7 +16,7 @@ SIXTEEN_BIT = {"bfloat16": "BF16", "float16": "F16"}
 
 def write_sixteen_bit(
     path: Path, dtype: str, shapes: dict[str, list[int]], tensors: Iterable[tuple[str, "Tensor"]]
-) -> None:
+) -> str:
     """Write one file of 16-bit tensors, pulling them from `tensors` as it goes.
 
     Args:
@@ -25,8 +25,12 @@ def write_sixteen_bit(
         shapes: name to shape, in the order in which `tensors` yields them.
         tensors: pairs of name and CPU tensor of that dtype and shape.
 
+    Returns:
+        XXH3-128 of the file, taken of what was to be written and not of what the disk then gives back.
+
     """
     import torch
+    import xxhash
 
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -38,8 +42,13 @@ def write_sixteen_bit(
         offset += 2 * count
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # readers map the tensors in place: keep them aligned
+    text = len(text).to_bytes(8, "little") + text
+    digest = xxhash.xxh3_128(text)
     with path.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
+        out.write(text)
         for (expected, shape), (name, tensor) in zip(shapes.items(), tensors, strict=True):
             assert (name, list(tensor.shape)) == (expected, shape)
-            tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tofile(out)
+            content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(content.data)
+            content.tofile(out)
+    return digest.hexdigest()
