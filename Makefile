@@ -32,7 +32,7 @@ verify: $(READY)
 NUMBERS := train_loss|eval_loss|schema_valid|requirement_coverage|size_mib
 KNOBS := (base_model|validate|format_chatml|lora|train|merge|quantize_gguf|evaluate|gate)\.(?!loss)
 experiments: $(READY)
-	@dvc exp show --no-pager --only-changed --keep '$(NUMBERS)' --drop '(?!Experiment|State|($(NUMBERS))$$|$(KNOBS))'
+	@dvc exp show --no-pager --only-changed --keep '$(NUMBERS)' --drop '(?!Experiment|State|($(NUMBERS))$$|$(KNOBS))' $(FORMAT)
 
 # Which lines of stages/ no test runs; takes as long as the tests and a little. 95 % is the least.
 coverage: $(READY)

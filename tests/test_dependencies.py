@@ -17,6 +17,7 @@ FREE = [
     *("models/checkpoints", "models/baseline.partial", "unsloth_compiled_cache"),  # scratch
     *(".git", ".gitignore", ".dvc", ".dvcignore"),  # DVCLive looks for them
 ]
+ORDER_ONLY = ["data/knobs.txt"]  # makes validate wait for check_params
 
 
 def names(entries: list[Any]) -> list[str]:
@@ -68,7 +69,7 @@ def test_a_stage_opens_all_data_that_dvc_yaml_lists(stage: tuple[dict[str, Any],
     """Code is held to the imports elsewhere: some of it is only imported on a GPU."""
     listed, files = stage
     data = [name for name in names(listed["deps"]) if not name.startswith("stages/")]
-    assert [name for name in data if not any(within(file, [name]) for file in files)] == []
+    assert [name for name in data if not any(within(file, [name]) for file in [*files, *ORDER_ONLY])] == []
     assert "params.yaml" in files
 
 

@@ -275,7 +275,7 @@ def test_a_llama_server_started_as_the_refusal_says_is_measured(finished: Path) 
     start = refusal.partition("Start one: llama-server ")[2].splitlines()[0]
     with llama_server(shlex.split(start), finished, port):
         output = run(*command, cwd=finished)
-    assert re.findall(r"Running stage '(\w+)'", output) == ["evaluate", "gate", "report"]
+    assert re.findall(r"Running stage '(\w+)'", output) == ["check_params", "evaluate", "gate", "report"]
     report = json.loads((finished / "reports/evaluate.json").read_text(encoding="utf-8"))
     lines = (finished / "reports/evaluate/answers-q4_k_m-constrained.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == report["n"] == 2

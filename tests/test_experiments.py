@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -16,7 +17,9 @@ from tests.servers import program
 from tests.small_repository import ROOT, run
 from tests.test_remotes import files
 
+MODELS = ["adapter", "merged", "gguf"]
 SMALL_STAGES = ["validate", "format_chatml", "baseline"]
+SUMMARY = {"train_loss", "eval_loss", "schema_valid", "requirement_coverage", "size_mib"}
 TITLES = [
     "Loss while training (mean of 11 steps)",
     "Loss on the held-out Epics, after each epoch",
@@ -25,7 +28,7 @@ TITLES = [
     "Size of each file and what its quantization costs",
     "Tokens per example",
 ]
-FROM_TRAINING_ON = ["train_lora", "merge", "quantize_gguf", "evaluate", "gate", "report"]
+FROM_TRAINING_ON = ["check_params", "train_lora", "merge", "quantize_gguf", "evaluate", "gate", "report"]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,26 @@ def test_metrics_diff_compares_the_losses_and_the_scores(tried: tuple[Path, str]
         assert f" {name} " in shown
 
 
+def test_editors_get_as_json_what_they_show(tried: tuple[Path, str]) -> None:
+    """The calls that DVC's VS Code extension makes, beside that for the plots."""
+    folder, _ = tried
+    branches = json.loads(run("dvc", "exp", "show", "--json", cwd=folder))
+    shown = {revision["name"]: revision["data"] for branch in branches for revision in [branch, *flat(branch)]}
+    assert {"workspace", "main", "rank-8"} <= set(shown)
+    for name, rank in (("main", 16), ("rank-8", 8)):
+        assert shown[name]["params"]["params.yaml"]["data"]["lora"]["r"] == rank
+        assert set(shown[name]["metrics"]["reports/summary.json"]["data"]) == SUMMARY
+    diff = json.loads(run("dvc", "params", "diff", "main", "rank-8", "--json", cwd=folder))
+    assert diff == {"params.yaml": {"lora.r": {"old": 16, "new": 8, "diff": -8}}}
+    status = json.loads(run("dvc", "data", "status", "--json", "--granular", cwd=folder))
+    assert "uncommitted" not in status
+
+
+def flat(branch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The experiments that hang on a commit."""
+    return [revision for experiment in branch["experiments"] or [] for revision in experiment["revs"]]
+
+
 def test_a_sweep_runs_from_the_queue_and_gives_the_same_bytes_as_in_the_workspace(tried: tuple[Path, str]) -> None:
     """Same commit, same machine, same knobs: in another folder, trained anew, the same adapter and the same GGUF."""
     folder, _ = tried
@@ -87,6 +110,7 @@ def test_a_sweep_runs_from_the_queue_and_gives_the_same_bytes_as_in_the_workspac
 
 
 def test_wrong_overrides_are_refused_by_name_with_the_valid_ones_before_any_work(finished: Path) -> None:
+    before = {part: files(finished / "models" / part) for part in MODELS}
     overrides = ("-S", "lora.r=abc", "-S", "train.learning_rate=-1", "-S", "+lora.rank=8")
     output = run("dvc", "exp", "run", *overrides, cwd=finished, fails=True)
     assert "params.yaml: lora.r: is 'abc', should be a valid integer." in output
@@ -94,12 +118,21 @@ def test_wrong_overrides_are_refused_by_name_with_the_valid_ones_before_any_work
     assert "lora.rank: no such knob." in output
     assert "Valid here: r, alpha, dropout, target_modules." in output
     assert "step 1/" not in output and "Traceback" not in output
-    # What the README says brings everything back.
-    run("git", "checkout", "params.yaml", "reports", cwd=finished)
-    run("dvc", "checkout", cwd=finished)
+    assert run("git", "status", "--porcelain", cwd=finished) == " M params.yaml\n"
+    assert {part: files(finished / "models" / part) for part in MODELS} == before
+    run("git", "checkout", "params.yaml", cwd=finished)
+    assert re.findall(r"[Ss]tage '(\w+)' is cached|Running stage '(\w+)'", run("dvc", "repro", cwd=finished)) == [
+        ("check_params", "")
+    ]
     assert "up to date" in run("dvc", "status", cwd=finished)
+
+
+def test_dvc_itself_refuses_a_name_that_params_yaml_does_not_have_before_any_work(finished: Path) -> None:
+    before = run("dvc", "status", cwd=finished)
     assert "lora.rank" in run("dvc", "exp", "run", "-S", "lora.rank=8", cwd=finished, fails=True)
-    assert run("git", "status", "--porcelain", "params.yaml", cwd=finished) == ""
+    assert run("git", "status", "--porcelain", cwd=finished) == ""
+    assert run("dvc", "status", cwd=finished) == before
+    assert "lora.r" in (finished / "data/knobs.txt").read_text().splitlines()
 
 
 class Charts(html.parser.HTMLParser):
