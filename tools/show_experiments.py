@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image, ImageChops
 
 PAGE = Path("dvc_plots/index.html")
+DIFF = Path("docs/plots_diff.png")
 WINDOW = (1240, 2400)  # two charts side by side; what stays empty below is cut off
 README = Path("README.md")
 MARKS = ("<!-- python -m tools.show_experiments rank-4 rank-32 -->\n", "<!-- end -->")
@@ -43,10 +44,11 @@ def screenshot(page: Path, target: Path) -> None:
 
 
 def tables(one: str, other: str) -> str:
-    """What was tried, and the difference between two experiments, in Markdown."""
+    """What was tried, the difference between two experiments, and their picture, in Markdown."""
     shown = output("make", "--no-print-directory", "experiments", "FORMAT=--md")
     diff = output("dvc", "metrics", "diff", "--all", "--md", one, other, "--targets", "reports/summary.json")
-    return f"`make experiments`:\n\n{shown}\n\n`dvc metrics diff --all {one} {other}`:\n\n{diff}\n\n"
+    picture = f"![Every chart of `dvc plots diff {one} {other}`, with both]({DIFF})"
+    return f"`make experiments`:\n\n{shown}\n\n`dvc metrics diff --all {one} {other}`:\n\n{diff}\n\n{picture}\n"
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ def main() -> None:
         screenshot(PAGE, Path("docs/charts.png"))
         return
     output("dvc", "plots", "diff", *names)
-    screenshot(PAGE, Path("docs/plots_diff.png"))
+    screenshot(PAGE, DIFF)
     text = tables(*names)
     print(text)
     begin, end = (re.escape(mark) for mark in MARKS)
