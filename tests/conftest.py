@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from tests.small_repository import commit, git_identity, noting_peak, run, traces_of, tracing_python, write_repository
+from tests.small_repository import commit, git_identity, run, traces_of, tracing_python, write_repository
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("patient", deadline=None)
@@ -41,8 +41,7 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not note.exists():
             folder = tmp_path_factory.mktemp("finished")
             write_repository(folder)
-            with noting_peak(folder):
-                run("dvc", "repro", cwd=folder, programs=tracing_python(traces_of(folder)))
+            run("dvc", "repro", cwd=folder, programs=tracing_python(traces_of(folder)))
             commit(folder, "Run the pipeline")
             note.write_text(str(folder))
     return Path(note.read_text())

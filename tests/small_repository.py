@@ -5,9 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -77,49 +74,6 @@ def write_repository(folder: Path) -> None:
     run("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
     git_identity(folder)
     commit(folder, "Begin")
-
-
-def bytes_on_disk(*folders: Path) -> int:
-    """Bytes under some folders that other programs may be changing; a file with several hard links counts once."""
-    found = {}
-    for folder in folders:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    status = os.lstat(os.path.join(place, name))  # noqa: PTH118, a Path for each file takes longer
-                    found[status.st_ino] = status.st_size
-    return sum(found.values())
-
-
-def watched(folder: Path) -> list[Path]:
-    """Where a run writes: everything in `models` but the base, and DVC's cache."""
-    models = folder / "models"
-    return [*(path for path in models.glob("*") if path.name != "base-tiny"), folder / ".dvc"]
-
-
-def peak_of(folder: Path) -> Path:
-    """Where the most bytes that a repository's run held on the disk are noted."""
-    return folder.with_name(f"{folder.name}-peak")
-
-
-@contextmanager
-def noting_peak(folder: Path) -> Iterator[None]:
-    """Sample a repository's bytes on the disk for the length of a `with` block."""
-    peak, done = 0, threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        while not done.wait(0.05):
-            peak = max(peak, bytes_on_disk(*watched(folder)))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-    peak_of(folder).write_text(str(max(peak, bytes_on_disk(*watched(folder)))))
 
 
 def traces_of(folder: Path) -> Path:
