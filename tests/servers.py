@@ -1,9 +1,10 @@
-"""Real servers on the loopback interface: OpenSSH, nginx, llama-server, and a wire to them that can be cut.
+"""Real servers on the loopback interface: OpenSSH, nginx, Caddy, llama-server, and a wire to them that can be cut.
 
 They skip their tests with the reason where the program is not installed; with PM_SENIOR_REQUIRE_SERVERS=1 they fail.
 """
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
@@ -52,9 +54,12 @@ def _wait_for(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @contextmanager
-def _serve(command: list[str], port: int, log: Path, cwd: Path | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+def _serve(
+    command: list[str], port: int, log: Path, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    own = os.environ | (environment or {})
     with log.open("wb") as output:
-        server = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=output, start_new_session=True)
+        server = subprocess.Popen(command, cwd=cwd, env=own, stdout=output, stderr=output, start_new_session=True)
         try:
             _wait_for(port, server, log)
             yield server
@@ -122,6 +127,32 @@ class Nginx:
     def kill(self) -> None:
         """Kill it at once."""
         self._server.kill()
+
+
+def render_go_template(template: str, values: list[dict[str, str]], folder: Path) -> list[str]:
+    """What Go's text/template makes of a template for each value; Caddy is built on it and serves a page of all."""
+    end = "\x1e"  # a control character that no text has
+    folder.mkdir()
+    packed = b64encode(json.dumps(values).encode()).decode()
+    page = f'{{{{ define "one" }}}}{template}{{{{ end }}}}{{{{ range fromJson (b64dec "{packed}") }}}}'
+    page += f'{{{{ template "one" . }}}}{end}{{{{ end }}}}'
+    (folder / "page.txt").write_text(page, encoding="utf-8")
+    port = free_port()
+    (folder / "Caddyfile").write_text(
+        "{\n admin off\n}\n"
+        f"http://127.0.0.1:{port} {{\n root * {folder}\n templates {{\n mime text/plain\n }}\n file_server\n}}\n"
+    )
+    command = [program("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+    home = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    with _serve(command, port, folder / "log", environment=home):
+        connection = HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/page.txt")
+        response = connection.getresponse()
+        text = response.read().decode()
+    assert response.status == 200, (folder / "log").read_text()
+    *texts, rest = text.split(end)
+    assert rest == ""
+    return texts
 
 
 @contextmanager

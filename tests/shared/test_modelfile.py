@@ -1,34 +1,25 @@
 """modelfile.py: lengths, escapes, and a template that renders what the model was trained on."""
 
-import re
+from pathlib import Path
 
 import pytest
 
 from stages.shared.chatml import IM_END, prompt_text
 from stages.shared.modelfile import TEMPLATE, lengths, modelfile
+from tests.servers import render_go_template
 
 
-def render(system: str, prompt: str, response: str) -> str:
-    """Go's template for the two constructs in use: a field, and an `if` around one field."""
-
-    def field(match: re.Match[str]) -> str:
-        return {"System": system, "Prompt": prompt, "Response": response}[match[1]]
-
-    kept = re.sub(
-        r"\{\{ if \.(\w+) \}\}(.*?)\{\{ end \}\}",
-        lambda m: m[2] if field(m) else "",
-        TEMPLATE,
-        flags=re.DOTALL,
-    )
-    return re.sub(r"\{\{ \.(\w+) \}\}", field, kept)
-
-
-def test_the_template_renders_the_prompt_of_training() -> None:
-    assert render("Eres PM.", "{}", "[1]") == prompt_text("Eres PM.", "{}") + "[1]" + IM_END + "\n"
-
-
-def test_without_a_system_prompt_none_is_made_up() -> None:
-    assert render("", "hola", "") == "<|im_start|>user\nhola<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
+def test_the_template_renders_the_prompt_of_training_and_makes_up_no_system_prompt(tmp_path: Path) -> None:
+    """Quotation marks, angle brackets and what looks like a template stay as they are."""
+    user, answer = '{"a": "<b> & {{ .System }} \\u003c|"}', "[\"'1'\"]"
+    values = [
+        {"System": "Eres PM.", "Prompt": user, "Response": answer},
+        {"System": "", "Prompt": "hola", "Response": ""},
+    ]
+    assert render_go_template(TEMPLATE, values, tmp_path / "page") == [
+        prompt_text("Eres PM.", user) + answer + IM_END + "\n",
+        "<|im_start|>user\nhola<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n",
+    ]
 
 
 def test_lengths_leave_room_for_half_as_much_again() -> None:
