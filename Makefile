@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The stages call `python`: let it be the one with the packages.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: pipeline test lint verify experiments noise coverage mutants clean
+.PHONY: pipeline test fuzz lint verify experiments noise coverage mutants clean
 
 pipeline: $(READY)
 	dvc repro
@@ -18,6 +18,10 @@ pipeline: $(READY)
 # Two files of tests at a time, on half of the cores each.
 test: $(READY)
 	python -m pytest --numprocesses 2 --dist loadfile
+
+# The same readers and writers as in the tests, with 140,000 inputs instead of 940.
+fuzz: $(READY)
+	PM_SENIOR_FUZZ=150 python -m pytest tests/test_fuzz.py --capture=no
 
 lint: $(READY)
 	ruff check .

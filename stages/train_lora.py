@@ -282,7 +282,7 @@ def last_checkpoint(checkpoints: Path) -> str | None:
         found = damage(folder)
         if found is None:
             return str(folder)
-        say(f"train_lora: {found[0]}: {found[1]}. This checkpoint is not used.")
+        say(f"  {found[0]}: {found[1]}. This checkpoint is not used.")
     return None
 
 

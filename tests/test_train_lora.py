@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_resumed_from(
     damaged = tmp_path / "checkpoint-4/adapter_model.safetensors"
     damaged.write_bytes(b"weighty")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert capsys.readouterr().out.startswith(f"train_lora: {damaged}: damaged: its XXH3-128 is ")
+    assert capsys.readouterr().out.startswith(f"  {damaged}: damaged: its XXH3-128 is ")
 
 
 def set_knob(project: Path, name: str, value: str) -> None:

@@ -6,10 +6,13 @@ llama.cpp's convert_hf_to_gguf.py gives a Qwen2 or Qwen3 model.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.shared.ahead import ahead
 from stages.shared.chatml import END_OF_TEXT, IM_END
@@ -28,7 +31,60 @@ QWEN2_SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _LARGEST_HALF = 65504.0  # scales are stored as float16
+_AGAIN = "Restore the base, or run `dvc repro -f merge`."
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # enum llama_token_type
+
+
+_Side = Annotated[int, Field(ge=1, lt=2**31)]
+_Small = Annotated[float, Field(gt=0, lt=1e30)]
+
+
+class _Read(BaseModel):
+    """What has to stand in a JSON file for the code below to read it; the rest of the file is free."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Rope(_Read):
+    rope_theta: _Small
+    rope_type: str = "default"
+
+
+class _Config(_Read):
+    hidden_size: _Side
+    intermediate_size: _Side
+    vocab_size: _Side
+    num_hidden_layers: Annotated[int, Field(ge=1, lt=10_000)]
+    num_attention_heads: _Side
+    num_key_value_heads: _Side
+    max_position_embeddings: _Side
+    rms_norm_eps: _Small
+    head_dim: _Side | None = None
+    tie_word_embeddings: bool = False
+    rope_parameters: _Rope | None = None
+    rope_theta: _Small | None = None
+    rope_scaling: dict[str, Any] | None = None
+
+
+class _Index(_Read):
+    weight_map: dict[str, Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]]
+
+
+class _Bpe(_Read):
+    type: str
+    vocab: dict[str, Annotated[int, Field(ge=0)]]
+    merges: list[str | Annotated[list[str], Field(min_length=2, max_length=2)]]
+
+
+class _AddedToken(_Read):
+    content: str
+    id: Annotated[int, Field(ge=0)]
+    special: bool
+
+
+class _Tokenizer(_Read):
+    model: _Bpe
+    added_tokens: list[_AddedToken]
 
 
 @dataclass(frozen=True)
@@ -113,16 +169,18 @@ def read_model(folder: Path) -> SourceModel:
         SystemExit: an architecture that is not supported; a tensor missing, extra or of another shape.
 
     """
-    config = _read_json(folder / "config.json")
+    file = folder / "config.json"
+    config = _read_json(file)
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise SystemExit(
             f"{folder}/config.json: model_type is {kind}, only {' and '.join(ARCHITECTURES)} can be written. "
             "Use a base of that family."
         )
-    rope_type = rope(config).get("rope_type", "default")
+    _check(file, config, _Config)
+    _check(file, rope(config), _Rope)
     for key, value, supported in (
-        ("rope_type", rope_type, "default"),
+        ("rope_type", rope(config).get("rope_type", "default"), "default"),
         ("use_sliding_window", config.get("use_sliding_window", False), False),
         ("hidden_act", config.get("hidden_act", "silu"), "silu"),
     ):
@@ -152,11 +210,11 @@ def read_model(folder: Path) -> SourceModel:
 
 def rope(config: dict[str, Any]) -> dict[str, Any]:
     """Rotary parameters: `rope_parameters` since transformers 5, `rope_theta` and `rope_scaling` before."""
-    if "rope_parameters" in config:
+    if config.get("rope_parameters"):
         return dict(config["rope_parameters"])
     scaling = config.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    return {"rope_theta": config["rope_theta"], "rope_type": kind}
+    return {"rope_theta": config.get("rope_theta"), "rope_type": kind}
 
 
 def expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
@@ -268,6 +326,8 @@ def write_ggufs(
 
 
 def _check_range(weights: "Tensor", stored: StoredTensor) -> None:
+    if not weights.is_floating_point() or weights.element_size() < 2:
+        raise SystemExit(f"{stored.file}: {stored.name} is {weights.dtype}. Use a base with 16-bit weights.")
     low, high = weights.aminmax()
     largest = max(-low.item(), high.item())
     if not largest <= _LARGEST_HALF:
@@ -295,25 +355,53 @@ def _byte_shape(shape: list[int], kind: str) -> tuple[list[int], int]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(_read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise SystemExit(f"{file}: not JSON: {error}. {_AGAIN}") from None
+    if not isinstance(value, dict):
+        raise SystemExit(f"{file}: holds no JSON object. {_AGAIN}")
+    return value
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SystemExit(f"{file}: not found. Run `dvc repro merge` again.") from None
-    return value
+    except UnicodeDecodeError as error:
+        raise SystemExit(f"{file}: byte {error.start} is not UTF-8. {_AGAIN}") from None
+
+
+def _check(file: Path, value: dict[str, Any], model: type[_Read]) -> None:
+    """Refuse a JSON file by the first thing in it that the code cannot read."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]).encode("unicode_escape").decode()
+        raise SystemExit(f"{file}: {place}: {first['msg']}. {_AGAIN}") from None
 
 
 def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a folder by name, from one safetensors file or from the shards that the index names."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
-    shards = set(_read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    shards = {"model.safetensors"}
+    if index.is_file():
+        content = _read_json(index)
+        _check(index, content, _Index)
+        shards = set(content["weight_map"].values())
     tensors = {}
     for file in (folder / shard for shard in sorted(shards)):
         if not file.is_file():
             raise SystemExit(f"{file}: not found. Run `dvc repro merge` again.")
-        with safe_open(file, framework="pt") as source:
-            for name in source.keys():  # noqa: SIM118, it is no dict
-                tensors[name] = StoredTensor(file, name, source.get_slice(name).get_shape())
+        try:
+            with safe_open(file, framework="pt") as source:
+                for name in source.keys():  # noqa: SIM118, it is no dict
+                    tensors[name] = StoredTensor(file, name, source.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise SystemExit(f"{file}: {error}. {_AGAIN}") from None
     return tensors
 
 
@@ -369,11 +457,17 @@ def _tokenizer_metadata(model: SourceModel) -> dict[str, Any]:
     """The tokenizer as `GGUFWriter` methods and their argument."""
     file = model.folder / "tokenizer.json"
     tokenizer = _read_json(file)
-    bpe, splits = tokenizer["model"], json.dumps(tokenizer.get("pre_tokenizer"))
-    if bpe["type"] != "BPE" or json.dumps(QWEN2_SPLIT) not in splits or "ByteLevel" not in splits:
+    bpe, splits = tokenizer.get("model"), json.dumps(tokenizer.get("pre_tokenizer"))
+    if (
+        not isinstance(bpe, dict)
+        or bpe.get("type") != "BPE"
+        or json.dumps(QWEN2_SPLIT) not in splits
+        or "ByteLevel" not in splits
+    ):
         raise SystemExit(
             f"{file}: not byte-level BPE with Qwen2's split, the only kind that can be written. Use a Qwen2 base."
         )
+    _check(file, tokenizer, _Tokenizer)
     size = model.config["vocab_size"]
     tokens = [f"[PAD{index}]" for index in range(size)]
     types = [_UNUSED] * size
@@ -388,14 +482,15 @@ def _tokenizer_metadata(model: SourceModel) -> dict[str, Any]:
                 f"{file}: token {token!r} has id {index}, config.json's vocab_size is {size}. "
                 "Use the tokenizer that belongs to the base."
             )
+        if types[index] != _UNUSED and tokens[index] != token:
+            raise SystemExit(f"{file}: tokens {tokens[index]!r} and {token!r} both have id {index}. {_AGAIN}")
         tokens[index], types[index] = token, kind
+    if (twice := Counter(tokens).most_common(1)[0])[1] > 1:
+        raise SystemExit(f"{file}: token {twice[0]!r} stands for {twice[1]} ids. {_AGAIN}")
     for token in (END_OF_TEXT, IM_END):
         if token not in tokens:
             raise SystemExit(f"{file}: has no {token} token. Use a base trained on ChatML, such as Qwen2.5.")
     end, pad = tokens.index(IM_END), tokens.index(END_OF_TEXT)
-    template = model.folder / "chat_template.jinja"
-    if not template.is_file():
-        raise SystemExit(f"{template}: not found. Run `dvc repro merge` again.")
     return {
         "add_tokenizer_model": "gpt2",
         "add_tokenizer_pre": "qwen2",
@@ -406,5 +501,5 @@ def _tokenizer_metadata(model: SourceModel) -> dict[str, Any]:
         "add_pad_token_id": pad,
         "add_bos_token_id": pad,  # as in Qwen's own files; it is never put in front of a prompt
         "add_add_bos_token": False,
-        "add_chat_template": template.read_text(encoding="utf-8"),
+        "add_chat_template": _read_text(model.folder / "chat_template.jinja"),
     }

@@ -27,7 +27,15 @@ def lengths(prompt_max: int, answer_max: int, context: int) -> tuple[int, int]:
     Returns:
         `num_predict`, a multiple of 64, and `num_ctx`, a multiple of 256, both less where the context ends.
 
+    Raises:
+        SystemExit: a prompt that leaves no room for an answer.
+
     """
+    if prompt_max >= context:
+        raise SystemExit(
+            f"reports/format_chatml.json: the longest prompt has {prompt_max} tokens and the model holds {context}: no "
+            "answer fits. Shorten that example, or use a base with a longer context."
+        )
     predict = math.ceil(answer_max * _ANSWER_ROOM / 64) * 64
     window = min(math.ceil((prompt_max + predict) / 256) * 256, context)
     return min(predict, window - prompt_max), window

@@ -4,6 +4,8 @@
 """
 
 import difflib
+import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode
 from ruamel.yaml.reader import ReaderError
 
 Text = Annotated[str, Field(min_length=1)]
@@ -188,10 +191,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise SystemExit(f"{path}: not found. Run from the repository's root.") from None
     except UnicodeDecodeError as error:
         raise SystemExit(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
-    except DuplicateKeyError as error:
-        mark = error.problem_mark
-        line = mark.line + 1 if mark else 1
-        raise SystemExit(f"{path}:{line}: {str(error.problem).strip()}. Keep one of the two.") from None
+    except DuplicateKeyError:
+        line, name = _twice(path)
+        raise SystemExit(f"{path}:{line}: {name}: stands twice. Keep one of the two.") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -209,11 +211,11 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def _explain(problem: Any) -> str:
     """One line for one of pydantic's errors: dotted name, fact, remedy."""
+    *parents, key = problem["loc"] or [""]
     name = ".".join(str(part) for part in problem["loc"])
-    parent, _, key = name.rpartition(".")
-    if problem["type"] == "extra_forbidden":
-        valid = _keys(parent)
-        close = difflib.get_close_matches(key, valid, n=1)
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
+        valid = _keys(part for part in parents if part != key)
+        close = difflib.get_close_matches(str(key), valid, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
         return f"{name}: no such knob. {hint}Valid here: {', '.join(valid)}."
     if problem["type"] == "missing":
@@ -221,13 +223,28 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     fact = problem["msg"].removeprefix("Input should be ").removeprefix("Value should ")
-    return f"{name}: is {problem['input']!r}, should be {fact}."
+    return f"{name}: is {reprlib.repr(problem['input'])}, should be {fact}."
 
 
-def _keys(dotted: str) -> list[str]:
-    """The valid keys of a section; of the whole file for the empty name."""
+def _twice(path: Path) -> tuple[int, str]:
+    """Line and dotted name of the first key that its section has already."""
+    waiting: list[tuple[str, Any]] = [("", YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8")))]
+    while waiting:
+        prefix, node = waiting.pop()
+        seen = set()
+        for key, value in node.value if isinstance(node, MappingNode) else []:
+            name = f"{prefix}{key.value}"
+            if name in seen:
+                return key.start_mark.line + 1, name
+            seen.add(name)
+            waiting.insert(0, (f"{name}.", value))
+    return 1, "a key"
+
+
+def _keys(parents: Iterable[str]) -> list[str]:
+    """The valid keys of a section; of the whole file for no parents."""
     model: type[BaseModel] = Params
-    for part in filter(None, dotted.split(".")):
+    for part in parents:
         field = next(f for name, f in model.model_fields.items() if (f.alias or name) == part)
         assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         model = field.annotation

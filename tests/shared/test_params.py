@@ -1,10 +1,12 @@
 """params: the files of this repository load, and a mistyped knob is named with its remedy."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from stages.shared.params import load_params
 
@@ -127,9 +129,62 @@ def test_every_problem_of_the_file_is_said_at_once() -> None:
 
 def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
     number = change("lora.alpha", "  r: 8")
-    (line,) = refusal()
-    assert line.startswith(f'params.yaml:{number}: found duplicate key "r"')
-    assert line.endswith(". Keep one of the two.")
+    assert refusal() == [f"params.yaml:{number}: lora.r: stands twice. Keep one of the two."]
+
+
+def test_every_section_and_knob_that_stands_twice_is_refused_by_its_dotted_name(project: Path) -> None:
+    lines = (project / "params.yaml").read_text(encoding="utf-8").split("\n")
+    section = ""
+    for number, line in enumerate(lines):
+        found = re.match(r"(  )?(\w+):", line)
+        if not found or "system_prompt" in line:
+            continue
+        indent, key = found.groups()
+        section = section if indent else key
+        if section not in ("merge", "gate", "lora"):
+            continue
+        twice = (
+            [*lines[: number + 1], f"{indent or ''}{key}: {{}}", *lines[number + 1 :]]
+            if indent
+            else [*lines, f"{key}: {{}}"]
+        )
+        (project / "params.yaml").write_text("\n".join(twice), encoding="utf-8")
+        name = f"{section}.{key}" if indent else key
+        place = number + 2 if indent else len(lines) + 1
+        assert refusal() == [f"params.yaml:{place}: {name}: stands twice. Keep one of the two."]
+    (project / "params.yaml").write_text("gate: {unconstrained: {json_valid: 1, json_valid: 2}}", encoding="utf-8")
+    assert refusal() == ["params.yaml:1: gate.unconstrained.json_valid: stands twice. Keep one of the two."]
+
+
+KNOBS = {
+    section: list(values) for section, values in YAML(typ="safe").load(ROOT / "params.yaml").items()
+}  # as they stand in the file
+
+
+def test_every_knob_that_is_mistyped_missing_or_of_a_wrong_type_is_named_with_its_closest_valid_one(
+    project: Path,
+) -> None:
+    """One letter doubled in each key at once: every one is missing under its name and unknown under the other."""
+    file = project / "params.yaml"
+    file.write_text(json.dumps({s: {key[0] + key: 1 for key in keys} for s, keys in KNOBS.items()}), encoding="utf-8")
+    said = refusal()
+    for section, keys in KNOBS.items():
+        for key in keys:
+            assert (
+                f"params.yaml: {section}.{key}: missing. Add it; presets/ and the file in Git show its place." in said
+            )
+            start = f"params.yaml: {section}.{key[0]}{key}: no such knob. Did you mean {key}? Valid here: {keys[0]}, "
+            assert any(line.startswith(start.removesuffix(", ")) for line in said), start
+    assert len(said) == 2 * sum(map(len, KNOBS.values()))
+    file.write_text(json.dumps({s: {key_0: [{}] for key_0 in keys} for s, keys in KNOBS.items()}), encoding="utf-8")
+    said = refusal()
+    for section, keys in KNOBS.items():
+        for key in keys:
+            assert any(
+                re.match(rf"params\.yaml: {section}\.{key}(\.0)?: is .+, should be .+\.$", line) for line in said
+            ), key
+    file.write_text("{}", encoding="utf-8")
+    assert [line.split(": ")[1] for line in refusal()] == list(KNOBS)
 
 
 def test_a_file_that_is_not_utf8_is_refused_with_the_byte(project: Path) -> None:
