@@ -9,7 +9,15 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from tests.small_repository import commit, git_identity, run, traces_of, tracing_python, write_repository
+from tests.small_repository import (
+    commit,
+    git_identity,
+    run,
+    traces_of,
+    tracing_python,
+    without_network,
+    write_repository,
+)
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("patient", deadline=None)
@@ -31,7 +39,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small repository after one real, traced `dvc repro`, committed. For copies: leave it as it is.
+    """A small repository after one real, traced, offline `dvc repro`, committed. For copies: leave it as it is.
 
     The first worker that needs it makes it, for all of them.
     """
@@ -41,7 +49,8 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not note.exists():
             folder = tmp_path_factory.mktemp("finished")
             write_repository(folder)
-            run("dvc", "repro", cwd=folder, programs=tracing_python(traces_of(folder)))
+            programs = tracing_python(traces_of(folder))
+            run(*without_network(programs / "interfaces"), "dvc", "repro", cwd=folder, programs=programs)
             commit(folder, "Run the pipeline")
             note.write_text(str(folder))
     return Path(note.read_text())

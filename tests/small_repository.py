@@ -81,20 +81,62 @@ def traces_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-traces")
 
 
-def tracing_python(folder: Path) -> Path | None:
-    """A folder with a `python` that notes in `<stage>.trace` there which files a stage opens; None without strace."""
-    if shutil.which("strace") is None:
-        return None
+def tracing_python(folder: Path) -> Path:
+    """A folder with a `python` that notes what a stage does.
+
+    In `<stage>.audit` there, every address that it looks up or connects to and every class that it unpickles; with
+    strace installed, in `<stage>.trace` the files that it opens.
+    """
     folder.mkdir()
+    (folder / "sitecustomize.py").write_text(AUDIT)
+    tracer = "strace --seccomp-bpf -f -y -qq -e trace=openat,execve -e signal=none -o"
+    traced = f'{tracer} "{folder}/$stage.trace"' if shutil.which("strace") else ""
     script = folder / "python"
     script.write_text(
         "#!/bin/sh\n"
-        'test "$1" = -m || exec ' + f'{sys.executable} "$@"\n'
-        f'exec strace --seccomp-bpf -f -y -qq -e trace=openat,execve -e signal=none -o "{folder}/${{2#stages.}}.trace" '
-        f'{sys.executable} "$@"\n'
+        f'test "$1" = -m || exec {sys.executable} "$@"\n'
+        "stage=${2#stages.}\n"
+        f'export PYTHONPATH="{folder}" PM_SENIOR_AUDIT="{folder}/$stage.audit"\n'
+        f'exec {traced} {sys.executable} "$@"\n'
     )
     script.chmod(0o755)
     return folder
+
+
+AUDIT = """\
+import os, sys
+log = os.open(os.environ["PM_SENIOR_AUDIT"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        os.write(log, f"{event} {arguments}\\n".encode())
+    elif event == "pickle.find_class":
+        frame, files = sys._getframe(1), []
+        while frame:
+            files.append(frame.f_code.co_filename)
+            frame = frame.f_back
+        os.write(log, f"{event} {arguments} {files[:4]}\\n".encode())
+
+sys.addaudithook(note)
+"""
+
+# Runs the rest of its command line where there is no network but the loopback device, which llama.cpp's server needs.
+OFFLINE = """\
+import fcntl, os, pathlib, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    name, flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, 0x8913, struct.pack("16sH14x", b"lo", 0)))
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", name, flags | 1))
+pathlib.Path(sys.argv[1]).write_text(" ".join(name for _, name in socket.if_nameindex()))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def without_network(noted: Path) -> tuple[str, ...]:
+    """What to put before a command to run it offline, its interfaces noted in a file; nothing if that is forbidden."""
+    unshare = shutil.which("unshare")
+    if unshare and subprocess.run([unshare, "--net", "true"], capture_output=True, check=False).returncode == 0:
+        return unshare, "--net", sys.executable, "-c", OFFLINE, str(noted)
+    return ()
 
 
 def _row(number: int, subject: str) -> str:
