@@ -45,6 +45,7 @@ def screenshot(page: Path, target: Path) -> None:
 
 def tables(one: str, other: str) -> str:
     """What was tried, the difference between two experiments, and their picture, in Markdown."""
+    output("make", ".venv/.ready")  # what an installation prints is no table
     shown = output("make", "--no-print-directory", "experiments", "FORMAT=--md")
     diff = output("dvc", "metrics", "diff", "--all", "--md", one, other, "--targets", "reports/summary.json")
     picture = f"![Every chart of `dvc plots diff {one} {other}`, with both]({DIFF})"
