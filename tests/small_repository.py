@@ -61,7 +61,7 @@ def write_repository(folder: Path) -> None:
     params = yaml.load(ROOT / "params.yaml")
     params["validate"]["max_similarity"] = 1.0
     params["train"] |= {"epochs": 1, "warmup_steps": 0}
-    params["quantize_gguf"]["methods"] = ["q4_k_m"]
+    params["quantize_gguf"] |= {"methods": ["q4_k_m"], "imatrix": False}
     params["evaluate"] |= {"methods": ["q4_k_m"], "max_answer_tokens": 16, "parallel": 2}
     params["gate"] = {
         "method": "q4_k_m",

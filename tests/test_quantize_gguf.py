@@ -72,10 +72,7 @@ def test_every_method_a_modelfile_and_a_card_are_written(workspace: Run, capsys:
     size_mib = Path("models/gguf/MiPM_Senior-F16.gguf").stat().st_size / 2**20
     assert metrics["f16"]["size_mib"] == pytest.approx(size_mib, abs=0.01)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[1] for line in lines[-2:]] == [
-        "models/gguf/MiPM_Senior-Q4_K_M.gguf",
-        "models/gguf/MiPM_Senior-F16.gguf",
-    ]
+    assert [line.split(": ")[0] for line in lines[-2:]] == ["  MiPM_Senior-Q4_K_M.gguf", "  MiPM_Senior-F16.gguf"]
 
 
 def test_what_each_file_costs_is_reported_and_tabled(workspace: Run) -> None:
