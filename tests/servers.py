@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -28,11 +29,15 @@ def program(*names: str) -> str:
     folders = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
     path = next(filter(None, (shutil.which(name, path=os.pathsep.join(folders)) for name in names)), None)
     if path is None:
-        reason = f"{names[0]} is not installed"
-        if os.environ.get("PM_SENIOR_REQUIRE_SERVERS"):
-            pytest.fail(f"{reason}, and PM_SENIOR_REQUIRE_SERVERS is set")
-        pytest.skip(reason)
+        unusable(f"{names[0]} is not installed")
     return path
+
+
+def unusable(reason: str) -> NoReturn:
+    """Skip the test for want of a program, or fail it where none may be wanting."""
+    if os.environ.get("PM_SENIOR_REQUIRE_SERVERS"):
+        pytest.fail(f"{reason}, and PM_SENIOR_REQUIRE_SERVERS is set")
+    pytest.skip(reason)
 
 
 def free_port() -> int:
@@ -167,7 +172,7 @@ def llama_server(arguments: list[str], folder: Path, port: int) -> Iterator[None
                 if connection.getresponse().status == 200:
                     break
             if server.poll() == -signal.SIGILL:
-                pytest.skip(f"{command[0]} was built for another processor")
+                unusable(f"{command[0]} was built for another processor")
             time.sleep(0.05)
         yield
 

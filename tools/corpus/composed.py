@@ -23,6 +23,7 @@ from tools.corpus.prose_documents import (
     _RESTATED,
     Library,
     _asked,
+    keys_named,
     loosely,
     lower,
     restated,
@@ -360,10 +361,7 @@ def composed(library: Library, rng: random.Random) -> Document:
     fields = list({key: (key, meaning, value) for key, meaning, value in fields}.values())
     if rng.random() < 0.25:
         rng.shuffle(fields)
-    if rng.random() < 0.5:
-        named = "; ".join(f"«{key}» ({meaning})" for key, meaning, _ in fields)
-    else:
-        named = ", ".join(f'"{key}"' for key, _, _ in fields)
+    named = keys_named(fields, rng)
     return _asked(
         rng, rng.choice(_ORDERS).format(named), brief.material(), dumps({key: value for key, _, value in fields})
     )

@@ -182,6 +182,13 @@ def _asked(rng: random.Random, order: str, material: str, answer: str) -> Docume
     return [{"role": "system", "content": who}, *messages] if place < 0.75 else messages
 
 
+def keys_named(fields: list[tuple[str, str, Json]], rng: random.Random) -> str:
+    """The keys as a prompt lists them, half of the time with what each means."""
+    if rng.random() < 0.5:
+        return "; ".join(f"«{key}» ({meaning})" for key, meaning, _ in fields)
+    return ", ".join(f'"{key}"' for key, _, _ in fields)
+
+
 def prose_to_object(library: Library, rng: random.Random) -> Document:
     """A text and some points; the answer is one object with several fields made from them."""
     text = library.excerpt(rng, rng.randint(250, 900))
@@ -218,10 +225,7 @@ def prose_to_object(library: Library, rng: random.Random) -> Document:
         add(_RANKED_AS, f"{', '.join(ranks[:-1])} o {ranks[-1]}", rng.choice(ranks))
     if rng.random() < 0.35:
         rng.shuffle(fields)
-    if rng.random() < 0.5:
-        named = "; ".join(f"«{key}» ({meaning})" for key, meaning, _ in fields)
-    else:
-        named = ", ".join(f'"{key}"' for key, _, _ in fields)
+    named = keys_named(fields, rng)
     order = rng.choice(
         (
             "Responde con un objeto JSON con estas claves: {}.",
