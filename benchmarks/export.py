@@ -148,6 +148,7 @@ def watched(label: str, moved: Callable[[], int]) -> Iterator[dict[str, float]]:
             figures["host_gib"] = max(figures["host_gib"], held / 2**20)
 
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # a stage is a process of its own
         torch.cuda.reset_peak_memory_stats()
     thread = threading.Thread(target=sample)
     thread.start()

@@ -17,6 +17,7 @@ from stages.format_chatml import format_row
 from stages.shared.chatml import Encoder
 from stages.shared.params import load_params
 from stages.shared.train_plan import GIB, Machine, make_plan, read_shape
+from stages.shared.transfer import fastest_dtype
 
 ROOT = Path(__file__).parent.parent
 STEPS = 20
@@ -117,9 +118,7 @@ def _limit_that_recomputes(layers: int, made: Path) -> float:
     shape = read_shape(ROOT / "models/base-tiny", False)
     rows = [json.loads(line) for line in (made / "data/chatml/train.jsonl").read_text().splitlines()]
     lengths = [len(row["prompt_ids"]) + len(row["answer_ids"]) for row in rows]
-    from stages.train_lora import precision_here
-
-    element = 2 if precision_here(params.train.precision) == "bfloat16" else 4
+    element = 2 if fastest_dtype() == "bfloat16" else 4
     for limit in range(1024, 2048):  # MiB
         try:
             plan = make_plan(params, shape, Machine("cpu", limit / 1024 * GIB, 1e12), lengths, element)

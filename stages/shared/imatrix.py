@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stages.shared.chatml_rows import read_texts
 from stages.shared.gguf_writer import SourceModel
 from stages.shared.layerwise import hidden_states, stored_weights
+from stages.shared.transfer import fastest_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,18 +51,21 @@ class Imatrix:
 
 
 def collect(model: SourceModel, file: Path) -> Imatrix:
-    """Run the texts of one of format_chatml's files through the 16-bit model that will be quantized."""
+    """Run the texts of one of format_chatml's files through the 16-bit model that will be quantized.
+
+    In the type that this machine multiplies fastest: a mean of squares does not feel bfloat16's rounding.
+    """
     import torch
 
     sums: dict[str, Tensor] = {}
 
     def watch(name: str, rows: "Tensor") -> None:
-        # float64: a float32 sum over 100,000 tokens would lose the small ones.
-        total = rows.double().square().sum(0)
+        # float64 from text to text: a float32 sum over 100,000 tokens would lose the small ones.
+        total = rows.float().square().sum(0).double()
         sums[name] = sums[name] + total if name in sums else total
 
     texts = [text.ids for text in read_texts(file)]
-    hidden_states(model, stored_weights(model), texts, watch)
+    hidden_states(model, stored_weights(model), texts, watch, fastest_dtype())
     on_host = {name: total.to("cpu", torch.float32) for name, total in sums.items()}
     return Imatrix(on_host, sum(map(len, texts)), len(texts), file)
 

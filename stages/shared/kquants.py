@@ -17,6 +17,8 @@ GPU a thread is one lane: `kquants_cuda` compiles the very same functions for it
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -760,12 +762,13 @@ def mean_squares(rows, out):
         out[r] = total / F(rows.shape[1])
 
 
-@jit
-def _encode_blocks(encode, blocks, importance, energies, trials, out):
-    """Run `encode` over tiles of blocks on one core.
+_encode: Any = None  # a format's, in the globals that `_tiles_of` gives it
+
+
+def _encode_tiles(blocks, importance, energies, trials, out):
+    """Run `_encode` over tiles of blocks on one core.
 
     Args:
-        encode: a format's.
         blocks: [blocks, weights] float32, whole rows.
         importance: [blocks of a row, weights] float32, or of no rows.
         energies: [rows] mean squares, read only with an importance matrix.
@@ -789,7 +792,19 @@ def _encode_blocks(encode, blocks, importance, energies, trials, out):
                 energy[k] = energies[row]
                 for i in range(size):
                     some[i, k] = importance[column, i]
-        encode(x, some, energy, trials, f, levels, out[start : start + lanes])
+        _encode(x, some, energy, trials, f, levels, out[start : start + lanes])
+
+
+@cache
+def _tiles_of(encode: Callable[..., None]) -> Any:
+    """`_encode_tiles` compiled for one format.
+
+    As an argument `encode` would be of another type in every process: Numba's cache would never find the code again,
+    and keep what it stores each time.
+    """
+    own = FunctionType(_encode_tiles.__code__, globals() | {"_encode": encode})
+    own.__qualname__ += encode.__name__  # names the file in the cache
+    return jit(own)
 
 
 @torch.inference_mode()
@@ -823,6 +838,7 @@ def quantize(weights: Tensor, kind: str, importance: Tensor | None = None) -> Te
         cost, trials = importance.float().contiguous().numpy().reshape(-1, form.block), form.weighted_trials
     out = np.empty((rows * columns // form.block, form.bytes), np.uint8)
     rows_at_once = max(1, _WEIGHTS_AT_ONCE // columns)
+    encode_tiles = _tiles_of(form.encode)
 
     def encode(start: int) -> None:
         some = weights[start : start + rows_at_once].float().contiguous().numpy()
@@ -831,7 +847,7 @@ def quantize(weights: Tensor, kind: str, importance: Tensor | None = None) -> Te
         if len(cost) and form.block == 32:
             mean_squares(some, energies)
         blocks = some.reshape(-1, form.block)
-        _encode_blocks(form.encode, blocks, cost, energies, trials, out[first : first + len(blocks)])
+        encode_tiles(blocks, cost, energies, trials, out[first : first + len(blocks)])
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each of our own threads converts its own rows

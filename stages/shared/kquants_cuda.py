@@ -6,6 +6,9 @@ CUDA's compiler would fuse a product with the sum that it goes into: `multiply` 
 # mypy: disable-error-code=attr-defined
 
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from numba.cuda import libdevice
 from numba.cuda.extending import overload
 from torch import Tensor
 
+from stages.shared import kquants
 from stages.shared.kquants import SCRATCH, Format, mean_squares, multiply
 
 _WEIGHTS_AT_ONCE = 1 << 26
@@ -26,20 +30,20 @@ def _multiply_on_gpu(a, b):
     return lambda a, b: libdevice.fmul_rn(a, b)
 
 
-def kernel_of(encode: Any, size: int) -> Any:
-    """The kernel, still in Python, that runs a format's `encode` on columns of x: [weights, blocks] float32."""
+_encode: Any = None  # a format's, and its weights per block: in the globals that `_kernel_of` gives the kernel
+_size = 0
 
-    def kernel(x, importance, used, energies, trials, out):
-        f = cuda.local.array((SCRATCH, 1), float32)
-        levels = cuda.local.array((size, 1), uint8)
-        energy = cuda.local.array(1, float32)
-        for block in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
-            column = block % importance.shape[1]
-            energy[0] = energies[block // importance.shape[1]]
-            some = importance[:used, column : column + 1]
-            encode(x[:, block : block + 1], some, energy, trials, f, levels, out[block : block + 1])
 
-    return kernel
+def _kernel(x, importance, used, energies, trials, out):
+    """Run `_encode` on every column of x: [weights, blocks] float32."""
+    f = cuda.local.array((SCRATCH, 1), float32)
+    levels = cuda.local.array((_size, 1), uint8)
+    energy = cuda.local.array(1, float32)
+    for block in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
+        column = block % importance.shape[1]
+        energy[0] = energies[block // importance.shape[1]]
+        some = importance[:used, column : column + 1]
+        _encode(x[:, block : block + 1], some, energy, trials, f, levels, out[block : block + 1])
 
 
 def _mean_squares_kernel(rows, out):
@@ -48,8 +52,12 @@ def _mean_squares_kernel(rows, out):
 
 
 @cache
-def _compiled(kernel: Any, *arguments: Any) -> Any:
-    return cuda.jit(kernel(*arguments) if arguments else kernel)
+def _compiled(kernel: Any, encode: Any = None, size: int = 0) -> Any:
+    """The kernel for a format. Numba stores the code under its name and goes by this file alone, hence the hash."""
+    own = FunctionType(kernel.__code__, globals() | {"_encode": encode, "_size": size})
+    version = sha256(Path(kquants.__file__).read_bytes()).hexdigest()[:16]
+    own.__qualname__ += f"{encode.__name__ if encode else ''}_{version}"
+    return cuda.jit(own, cache=True)
 
 
 def encode_on_gpu(weights: Tensor, form: Format, importance: Tensor | None) -> Tensor:
@@ -73,5 +81,5 @@ def encode_on_gpu(weights: Tensor, form: Format, importance: Tensor | None) -> T
             _compiled(_mean_squares_kernel)[launch](some, energies)
         x = some.view(-1, form.block).t().contiguous()
         part = out[start * per_row :][: x.shape[1]]
-        _compiled(kernel_of, form.encode, form.block)[launch](x, cost, used, energies, device_trials, part)
+        _compiled(_kernel, form.encode, form.block)[launch](x, cost, used, energies, device_trials, part)
     return out

@@ -1,10 +1,11 @@
 """A Qwen model run layer by layer, so that one layer's weights are in memory and not the model's.
 
-All texts pass one layer before the next layer is read, in float32: bfloat16's own rounding is larger than what a good
-quantization loses.
+All texts pass one layer before the next layer is read. In float32 where distributions are compared: bfloat16's own
+rounding is larger than what a good quantization loses.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,19 +34,28 @@ def stored_weights(model: SourceModel) -> "Weights":
 
 def gguf_weights(file: Path) -> "Weights":
     """A GGUF's weights by name, decoded to float32 by gguf-py, which gives what llama.cpp's kernels decode to."""
+    import numpy as np
     import torch
     from gguf import GGUFReader, dequantize
 
     tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+    threads = torch.get_num_threads()
 
     def read(name: str) -> "Tensor":
-        return torch.from_numpy(dequantize(tensors[name].data, tensors[name].tensor_type).copy())
+        rows, kind = tensors[name].data, tensors[name].tensor_type
+        with ThreadPoolExecutor(threads) as pool:
+            parts = pool.map(lambda some: dequantize(some, kind), np.array_split(rows, min(len(rows), 4 * threads)))
+            return torch.from_numpy(np.concatenate(list(parts)))
 
     return read
 
 
 def hidden_states(
-    model: SourceModel, weights: "Weights", texts: Sequence[Sequence[int]], watch: "Watch | None" = None
+    model: SourceModel,
+    weights: "Weights",
+    texts: Sequence[Sequence[int]],
+    watch: "Watch | None" = None,
+    dtype: str = "float32",
 ) -> "list[Tensor]":
     """Run the texts through the model, up to the output matrix.
 
@@ -54,9 +64,10 @@ def hidden_states(
         weights: GGUF name to float32 tensor.
         texts: token ids.
         watch: told the GGUF name of each matrix of a layer and the rows that it is multiplied with, [tokens, columns].
+        dtype: what the layers compute in, "float32" or "bfloat16".
 
     Returns:
-        for each text [tokens, hidden size] float32, on `device()`, as the output matrix takes it.
+        for each text [tokens, hidden size] in that type, on `device()`, as the output matrix takes it.
 
     """
     import torch
@@ -66,18 +77,18 @@ def hidden_states(
     with torch.device("meta"):
         auto: Any = AutoModelForCausalLM
         network = auto.from_config(config, dtype=torch.float32, attn_implementation="sdpa").model.eval()
-    place = device()
+    place, kind = device(), getattr(torch, dtype)
     rotary = type(network.rotary_emb)(config=config).to(place)
     with torch.inference_mode():
         embeddings = weights("token_embd.weight")
-        states = [embeddings[torch.tensor(ids)].to(place) for ids in texts]
+        states = [embeddings[torch.tensor(ids)].to(place, kind) for ids in texts]
         del embeddings
         for index, layer in enumerate(network.layers):
             own, handles = {}, []
             for name, stored in model.tensors.items():
                 if name.startswith(f"blk.{index}."):
                     key = stored.name.removeprefix(f"model.layers.{index}.")
-                    own[key] = weights(name).to(place)
+                    own[key] = weights(name).to(place, kind)
                     if watch is not None and own[key].dim() == 2:
                         module = layer.get_submodule(key.removesuffix(".weight"))
                         handles.append(module.register_forward_pre_hook(_told(watch, name)))
@@ -90,7 +101,7 @@ def hidden_states(
             for handle in handles:
                 handle.remove()
             layer.to("meta")
-        network.norm.load_state_dict({"weight": weights("output_norm.weight").to(place)}, assign=True)
+        network.norm.load_state_dict({"weight": weights("output_norm.weight").to(place, kind)}, assign=True)
         return [network.norm(state) for state in states]
 
 

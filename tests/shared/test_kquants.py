@@ -2,6 +2,9 @@
 
 import ctypes
 import importlib.util
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from torch import Tensor
 
 from stages.shared.kquants import FORMATS, quantize
 
-BASE_TINY = Path(__file__).parents[2] / "models/base-tiny"
+ROOT = Path(__file__).parents[2]
+BASE_TINY = ROOT / "models/base-tiny"
 COLUMNS = 1024
 WITH_SCALES = [kind for kind, form in FORMATS.items() if form.encode is not None]
 
@@ -191,6 +195,25 @@ def test_chunks_join_without_a_seam(kind: str) -> None:
 def test_sixteen_bit_weights_need_no_conversion_by_the_caller() -> None:
     weights = (noise(8) * 0.02).bfloat16()
     assert torch.equal(quantize(weights, "Q4_K"), quantize(weights.float(), "Q4_K"))
+
+
+def test_a_later_process_finds_the_compiled_code_again(tmp_path: Path) -> None:
+    program = """if True:
+        import torch
+        from stages.shared.kquants import FORMATS, _tiles_of, quantize
+        quantize(torch.randn(4, 64), "Q8_0")
+        print(sum(_tiles_of(FORMATS["Q8_0"].encode).stats.cache_misses.values()))
+    """
+
+    def compiled() -> str:
+        command = [sys.executable, "-c", program]
+        cache = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True, check=True, timeout=300
+        )
+        return done.stdout.strip()
+
+    assert [compiled(), compiled()] == ["1", "0"]
 
 
 def test_rows_that_blocks_do_not_divide_are_refused() -> None:
