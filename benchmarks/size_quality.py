@@ -16,6 +16,7 @@ from stages.shared.damage import Reference
 from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.imatrix import collect
 from stages.shared.layerwise import gguf_weights
+from stages.shared.params import load_params
 from stages.shared.quant_mixture import METHODS
 
 MERGED, CHATML = Path("models/merged"), Path("data/chatml")
@@ -39,7 +40,8 @@ def measure() -> Figures:
     model = read_model(MERGED)
     reference = Reference(model, read_texts(CHATML / "eval.jsonl")[:TEXTS])
     figures: Figures = {method: {} for method in METHODS}
-    for importance in (None, collect(model, CHATML / "train.jsonl").mean_squares):
+    matrix = collect(model, CHATML / "train.jsonl", load_params().quantize_gguf.imatrix_texts).mean_squares
+    for importance in (None, matrix):
         with TemporaryDirectory() as folder:
             files = {method: Path(folder) / f"{method}.gguf" for method in METHODS}
             write_ggufs(model, files, ABOUT, importance)

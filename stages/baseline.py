@@ -17,7 +17,7 @@ from stages.shared.console import run_stage, say, size
 from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.imatrix import collect
 from stages.shared.measure import jsonl, measure, read_rows
-from stages.shared.params import load_params
+from stages.shared.params import QuantizeGgufParams, load_params
 
 CHATML = Path("data/chatml")
 SCRATCH = Path("models/baseline.partial")
@@ -25,7 +25,7 @@ METRICS = Path("reports/baseline.json")
 REPORT = Path("reports/baseline")
 
 
-def write_base(base: Base, method: str, imatrix: bool, scratch: Path) -> Path:
+def write_base(base: Base, method: str, knobs: QuantizeGgufParams, scratch: Path) -> Path:
     """Quantize the base with our chat template in place of its own; return the GGUF's path."""
     source = scratch / "base"
     source.mkdir(parents=True)
@@ -45,7 +45,7 @@ def write_base(base: Base, method: str, imatrix: bool, scratch: Path) -> Path:
         provenance={},
     )
     model = read_model(source)
-    matrix = collect(model, CHATML / "train.jsonl").mean_squares if imatrix else None
+    matrix = collect(model, CHATML / "train.jsonl", knobs.imatrix_texts).mean_squares if knobs.imatrix else None
     write_ggufs(model, {method: target}, about, matrix)
     return target
 
@@ -58,7 +58,7 @@ def main() -> None:
     rows = read_rows(CHATML)
     shutil.rmtree(SCRATCH, ignore_errors=True)  # what a killed run left
     try:
-        file = write_base(base, method, params.quantize_gguf.imatrix, SCRATCH)
+        file = write_base(base, method, params.quantize_gguf, SCRATCH)
         say(f"  {base.name} as {method}, {size(file)}; {len(rows['eval'])} held-out Epics")
         measured = measure(file, method, rows, params.evaluate)
     finally:

@@ -93,10 +93,11 @@ def main() -> None:
     with atomic_folder(GGUF) as folder:
         check_room(model, knobs, folder)
         started = time.monotonic()
-        matrix = collect(model, CHATML / "train.jsonl") if knobs.imatrix else None
+        matrix = collect(model, CHATML / "train.jsonl", knobs.imatrix_texts) if knobs.imatrix else None
         if matrix:
             write_imatrix(folder / IMATRIX, matrix)
-            say(f"  importance of {len(matrix.sums)} matrices' columns, from {matrix.tokens} tokens")
+            read = f"{matrix.texts} texts, {matrix.tokens} tokens"
+            say(f"  importance of {len(matrix.sums)} matrices' columns, from {read}")
         targets = {method: folder / file_name(method) for method in methods}
         write_ggufs(model, targets, about(params, training, matrix), matrix.mean_squares if matrix else None)
         say(f"  {model.weights / 1e6:.1f} million weights in {time.monotonic() - started:.1f} s")

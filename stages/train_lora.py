@@ -168,8 +168,6 @@ def choose_plan(params: Params, base: Base, precision: str, lengths: list[int]) 
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
     # Unsloth would time bfloat16 against float32 and choose: a coin toss is no knob.
     os.environ["UNSLOTH_CPU_BF16"] = "1" if precision == "bfloat16" else "0"
-    # Every step allocates its activations anew: in huge pages that takes a sixth of the step's time less on a CPU.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import unsloth  # noqa: F401  # isort: skip
     import torch
 

@@ -9,6 +9,7 @@ from gguf import GGUFReader
 from stages import baseline, evaluate
 from stages.shared.base_model import resolve_base
 from stages.shared.chatml import CHATML_TEMPLATE
+from stages.shared.params import load_params
 from tests.test_evaluate import made as made  # a fixture
 from tests.test_evaluate import project as project  # a fixture
 
@@ -34,9 +35,9 @@ def test_the_base_is_asked_with_our_template_and_left_as_it_was(project: Path, t
     folder = project / "models/base-tiny"
     (folder / "chat_template.jinja").unlink()
     (folder / "chat_template.jinja").write_text("{{ 'You are Qwen' }}")
-    file = baseline.write_base(
-        resolve_base(str(folder), None, "base_model.merge"), "q4_k_m", False, tmp_path / "scratch"
-    )
+    base = resolve_base(str(folder), None, "base_model.merge")
+    knobs = load_params().quantize_gguf.model_copy(update={"imatrix": False})
+    file = baseline.write_base(base, "q4_k_m", knobs, tmp_path / "scratch")
     assert GGUFReader(file).get_field("tokenizer.chat_template").contents() == CHATML_TEMPLATE  # type: ignore[union-attr]
     assert (folder / "chat_template.jinja").read_text() == "{{ 'You are Qwen' }}"
 

@@ -50,8 +50,8 @@ class Imatrix:
         }
 
 
-def collect(model: SourceModel, file: Path) -> Imatrix:
-    """Run the texts of one of format_chatml's files through the 16-bit model that will be quantized.
+def collect(model: SourceModel, file: Path, count: int) -> Imatrix:
+    """Run some texts of one of format_chatml's files, spread over it, through the 16-bit model that will be quantized.
 
     In the type that this machine multiplies fastest: a mean of squares does not feel bfloat16's rounding.
     """
@@ -65,6 +65,8 @@ def collect(model: SourceModel, file: Path) -> Imatrix:
         sums[name] = sums[name] + total if name in sums else total
 
     texts = [text.ids for text in read_texts(file)]
+    count = min(count, len(texts))
+    texts = [texts[at * len(texts) // count] for at in range(count)]
     hidden_states(model, stored_weights(model), texts, watch, fastest_dtype())
     on_host = {name: total.to("cpu", torch.float32) for name, total in sums.items()}
     return Imatrix(on_host, sum(map(len, texts)), len(texts), file)

@@ -5,7 +5,6 @@ rounding is larger than what a good quantization loses.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,18 +33,13 @@ def stored_weights(model: SourceModel) -> "Weights":
 
 def gguf_weights(file: Path) -> "Weights":
     """A GGUF's weights by name, decoded to float32 by gguf-py, which gives what llama.cpp's kernels decode to."""
-    import numpy as np
     import torch
     from gguf import GGUFReader, dequantize
 
     tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
-    threads = torch.get_num_threads()
 
     def read(name: str) -> "Tensor":
-        rows, kind = tensors[name].data, tensors[name].tensor_type
-        with ThreadPoolExecutor(threads) as pool:
-            parts = pool.map(lambda some: dequantize(some, kind), np.array_split(rows, min(len(rows), 4 * threads)))
-            return torch.from_numpy(np.concatenate(list(parts)))
+        return torch.from_numpy(dequantize(tensors[name].data, tensors[name].tensor_type).copy())
 
     return read
 

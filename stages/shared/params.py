@@ -116,6 +116,7 @@ class QuantizeGgufParams(Section):
 
     methods: Annotated[list[Method], Field(min_length=1)]
     imatrix: bool
+    imatrix_texts: Positive
     damage_texts: Annotated[int, Field(ge=0)]
 
 

@@ -1,14 +1,18 @@
-"""Safetensors files written one tensor at a time, so that memory holds one tensor and not one shard.
+"""Safetensors files written one tensor at a time, so that memory holds three tensors and not one shard.
 
 Format: https://github.com/huggingface/safetensors#format (8 bytes of header length, JSON header, raw tensors).
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.shared.ahead import ahead
+
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SIXTEEN_BIT = {"bfloat16": "BF16", "float16": "F16"}
@@ -44,11 +48,16 @@ def write_sixteen_bit(
     text += b" " * (-len(text) % 8)  # readers map the tensors in place: keep them aligned
     text = len(text).to_bytes(8, "little") + text
     digest = xxhash.xxh3_128(text)
-    with path.open("wb") as out:
-        out.write(text)
+
+    def hashed() -> "Iterator[NDArray[np.uint8]]":
         for (expected, shape), (name, tensor) in zip(shapes.items(), tensors, strict=True):
             assert (name, list(tensor.shape)) == (expected, shape)
             content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
             digest.update(content.data)
+            yield content
+
+    with path.open("wb") as out:
+        out.write(text)
+        for content in ahead(hashed()):
             content.tofile(out)
     return digest.hexdigest()

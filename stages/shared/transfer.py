@@ -1,6 +1,7 @@
 """Tensors from disk to the device and back, beside the computation rather than between its steps."""
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,12 +32,20 @@ def to_device(tensor: "Tensor") -> "Tensor":
 
     if device() == "cpu":
         return tensor.clone()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = _copies()
     with torch.cuda.stream(stream):
         copy = tensor.to("cuda")
     stream.synchronize()
     copy.record_stream(torch.cuda.default_stream())  # its memory is not the next copy's before the computation ends
     return copy
+
+
+@cache
+def _copies() -> Any:
+    """The stream of all copies: torch's allocator keeps the memory of each stream for that stream."""
+    import torch
+
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def to_host(tensor: "Tensor") -> "Tensor":

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def matrix(folder: Path) -> Imatrix:
-    return collect(read_model(folder), folder / "train.jsonl")
+    return collect(read_model(folder), folder / "train.jsonl", 32)
 
 
 def test_importance_is_the_mean_square_of_what_each_matrix_is_multiplied_with(folder: Path, matrix: Imatrix) -> None:
@@ -62,7 +62,7 @@ def test_importance_is_the_mean_square_of_what_each_matrix_is_multiplied_with(fo
             network(torch.tensor([ids]))
     for name, rows in seen.items():
         # Where the machine multiplies bfloat16 it is used, and 82 tokens do not average its rounding away.
-        assert torch.allclose(matrix.mean_squares[name], torch.cat(rows).square().mean(0), rtol=0.05)
+        assert torch.allclose(matrix.mean_squares[name], torch.cat(rows).square().mean(0), rtol=0.1)
     assert len(matrix.sums) == 2 * 7
     assert (matrix.tokens, matrix.texts) == (82, 3)
 
