@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def stored_weights(model: SourceModel) -> "Weights":
-    """The model's own weights by GGUF name, float32."""
+    """The model's own weights by GGUF name, in the type that they are stored in."""
     from safetensors import safe_open
 
     def read(name: str) -> "Tensor":
         stored = model.tensors[name]
         with safe_open(stored.file, framework="pt") as source:
-            weights: Tensor = source.get_tensor(stored.name).float()
+            weights: Tensor = source.get_tensor(stored.name)
         return weights
 
     return read
@@ -55,7 +55,7 @@ def hidden_states(
 
     Args:
         model: for its shape and its tensors' names.
-        weights: GGUF name to float32 tensor.
+        weights: GGUF name to tensor.
         texts: token ids.
         watch: told the GGUF name of each matrix of a layer and the rows that it is multiplied with, [tokens, columns].
         dtype: what the layers compute in, "float32" or "bfloat16".
@@ -82,7 +82,7 @@ def hidden_states(
             for name, stored in model.tensors.items():
                 if name.startswith(f"blk.{index}."):
                     key = stored.name.removeprefix(f"model.layers.{index}.")
-                    own[key] = weights(name).to(place, kind)
+                    own[key] = weights(name).to(place).to(kind)
                     if watch is not None and own[key].dim() == 2:
                         module = layer.get_submodule(key.removesuffix(".weight"))
                         handles.append(module.register_forward_pre_hook(_told(watch, name)))
@@ -105,4 +105,4 @@ def _told(watch: "Watch", name: str) -> Callable[[Any, tuple[Any, ...]], None]:
 
 def output_matrix(model: SourceModel, weights: "Weights") -> "Tensor":
     """The matrix from hidden state to logits, float32 [vocabulary, hidden size] on `device()`."""
-    return weights("token_embd.weight" if model.tied else "output.weight").to(device())
+    return weights("token_embd.weight" if model.tied else "output.weight").to(device()).float()
