@@ -1,6 +1,6 @@
 """Measure how much every metric varies when nothing but the seed does: five runs of the pipeline.
 
-Run: make noise (five trainings and five evaluations, about 2.5 minutes each on the embedded base and two cores)
+Run: make noise (five trainings and five evaluations, about four minutes each on the embedded base and two cores)
 Reads: the last commit, and params.yaml as it stands
 Writes: reports/noise.tsv
 
