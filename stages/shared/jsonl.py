@@ -38,7 +38,9 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, f"{self.fact}. {self.remedy}.") if part)
+        text = ": ".join(part for part in (place, self.path, f"{self.fact}. {self.remedy}.") if part)
+        # A key may hold a line break, or what no terminal shows.
+        return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @dataclass(frozen=True)

@@ -147,3 +147,8 @@ def test_strings_come_in_order_with_their_place_and_keys_before_what_they_hold()
 def test_a_problem_of_a_whole_file_names_no_line() -> None:
     assert str(Problem("f", 0, "", "is empty", "Fill it")) == "f: is empty. Fill it."
     assert str(Problem("f", 3, "$.a", "is blank", "Fill it")) == "f:3: $.a: is blank. Fill it."
+
+
+def test_a_problem_is_one_line_of_visible_text_whatever_a_key_holds() -> None:
+    problem = Problem("f", 3, "$.a\nb\u200b\ud800ñ", "is blank", "Fill it")
+    assert str(problem) == "f:3: $.a\\nb\\u200b\\ud800ñ: is blank. Fill it."
