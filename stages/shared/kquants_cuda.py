@@ -17,7 +17,6 @@ from numba.cuda import libdevice
 from numba.cuda.extending import overload
 from torch import Tensor
 
-from stages.shared import kquants
 from stages.shared.kquants import SCRATCH, Format, mean_squares, multiply
 
 _WEIGHTS_AT_ONCE = 1 << 26
@@ -55,7 +54,7 @@ def _mean_squares_kernel(rows, out):
 def _compiled(kernel: Any, encode: Any = None, size: int = 0) -> Any:
     """The kernel for a format. Numba stores the code under its name and goes by this file alone, hence the hash."""
     own = FunctionType(kernel.__code__, globals() | {"_encode": encode, "_size": size})
-    version = sha256(Path(kquants.__file__).read_bytes()).hexdigest()[:16]
+    version = sha256(Path(__file__).with_name("kquants.py").read_bytes()).hexdigest()[:16]
     own.__qualname__ += f"{encode.__name__ if encode else ''}_{version}"
     return cuda.jit(own, cache=True)
 
