@@ -223,8 +223,10 @@ def test_rows_that_blocks_do_not_divide_are_refused() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_gpu_writes_the_same_bytes(kind: str) -> None:
+@pytest.mark.parametrize("importance", [None, *IMPORTANCE])
+def test_a_gpu_writes_the_same_bytes(kind: str, importance: str | None) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    cost = IMPORTANCE[importance] if importance else None
     for name, weights in CASES.items():
-        assert torch.equal(quantize(weights.cuda(), kind).cpu(), quantize(weights, kind)), name
+        assert torch.equal(quantize(weights.cuda(), kind, cost).cpu(), quantize(weights, kind, cost)), name

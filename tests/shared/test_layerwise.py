@@ -14,15 +14,16 @@ from stages.shared.damage import Reference
 from stages.shared.gguf_writer import About, read_model, write_ggufs
 from stages.shared.imatrix import Imatrix, collect, write_imatrix
 from stages.shared.layerwise import gguf_weights, hidden_states, output_matrix, stored_weights
+from stages.shared.transfer import fastest_dtype
 from tests.tiny_model import write_model
 
 IDS = [[1, 40, 300, 77, 123, 2, 5, 260], [3, 4, 5, 6], list(range(10, 80))]
 ABOUT = About("Tiny", "", "other", [], [], "tiny", "0", {})
 
 
-def in_transformers(folder: Path) -> Any:
+def in_transformers(folder: Path, dtype: str = "float32") -> Any:
     auto: Any = AutoModelForCausalLM
-    return auto.from_pretrained(folder, dtype=torch.float32)
+    return auto.from_pretrained(folder, dtype=getattr(torch, dtype))
 
 
 @pytest.mark.parametrize("shape", [{}, {"kind": "qwen3", "tied": False}], ids=["qwen2 tied", "qwen3 untied"])
@@ -52,7 +53,7 @@ def matrix(folder: Path) -> Imatrix:
 
 
 def test_importance_is_the_mean_square_of_what_each_matrix_is_multiplied_with(folder: Path, matrix: Imatrix) -> None:
-    network, seen = in_transformers(folder), {}
+    network, seen = in_transformers(folder, fastest_dtype()), {}
     for index, layer in enumerate(network.model.layers):
         for gguf, module in (("attn_k", layer.self_attn.k_proj), ("ffn_down", layer.mlp.down_proj)):
             rows: list[torch.Tensor] = seen.setdefault(f"blk.{index}.{gguf}.weight", [])
@@ -61,10 +62,17 @@ def test_importance_is_the_mean_square_of_what_each_matrix_is_multiplied_with(fo
         for ids in IDS:
             network(torch.tensor([ids]))
     for name, rows in seen.items():
-        # Where the machine multiplies bfloat16 it is used, and 82 tokens do not average its rounding away.
-        assert torch.allclose(matrix.mean_squares[name], torch.cat(rows).square().mean(0), rtol=0.1)
+        assert torch.allclose(matrix.mean_squares[name], torch.cat(rows).float().square().mean(0), rtol=1e-3)
     assert len(matrix.sums) == 2 * 7
     assert (matrix.tokens, matrix.texts) == (82, 3)
+
+
+def test_the_texts_of_a_matrix_are_spread_over_the_file(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    ids = [IDS[2][:length] for length in (3, 4, 6, 10, 18, 34)]
+    file.write_text("".join(json.dumps({"prompt_ids": each[:2], "answer_ids": each[2:]}) + "\n" for each in ids))
+    tokens = {count: collect(read_model(folder), file, count).tokens for count in (1, 2, 3, 6, 9)}
+    assert tokens == {1: 3, 2: 3 + 10, 3: 3 + 6 + 18, 6: 75, 9: 75}
 
 
 def test_the_matrix_is_stored_as_llama_cpps_tool_stores_it(matrix: Imatrix, tmp_path: Path) -> None:
