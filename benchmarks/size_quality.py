@@ -93,7 +93,9 @@ def draw(figures: Figures) -> None:
             (given,) = axes.plot(both[True]["size_mib"], weighted, "o", color=WEIGHTED, markersize=6, zorder=3)
             # Of several about as large, only the largest has room on its right.
             left = any(x < size < 1.05 * x for size in sizes)
-            at = {"xytext": (-8 if left else 8, 0), "ha": "right" if left else "left", "va": "center"}
+            twins = [value(other[False]) for other in lossy.values() if other[False]["size_mib"] == x and other != both]
+            vertical = "center" if not twins else "bottom" if min(twins) < y else "top"
+            at = {"xytext": (-8 if left else 8, 0), "ha": "right" if left else "left", "va": vertical}
             axes.annotate(method, (x, y), textcoords="offset points", fontsize=9, color=INK, **at)
     panels[0].set_yscale("log")
     labels = ["without an importance matrix", "with one"]
