@@ -18,12 +18,13 @@ from stages.train_lora import example
 from stages.validate import examine_line, special_tokens
 from tests.tiny_model import write_model
 
-# As in Qwen2.5's tokenizer.json, which calls the first two rows special and the last one not.
+# As in Qwen2.5's tokenizer.json, which calls the first two rows special and the others not.
 SPECIAL = """
 <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> <|quad_end|>
 <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>
 """.split()
 OTHERS = "<|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|>".split()
+TAGS = ["<tool_call>", "</tool_call>"]  # validate lets them stand: HTML and the like may be what an Epic is about
 LOOK_ALIKES = [
     "<|system|>",
     "<|eot_id|>",
@@ -41,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base with the added tokens of Qwen2.5."""
     folder = write_model(tmp_path_factory.mktemp("base"), vocab_size=576)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for token in SPECIAL + OTHERS:
+    for token in SPECIAL + OTHERS + TAGS:
         tokenizer.add_tokens([AddedToken(token, special=token in SPECIAL, normalized=False)])
     tokenizer.save_pretrained(folder)
     return folder
@@ -83,8 +84,8 @@ def problems(row: dict[str, Any], base: Path) -> list[Any]:
 
 
 def test_every_control_token_of_the_base_is_refused_by_name_wherever_it_stands(base: Path, tokens: list[str]) -> None:
-    assert {IM_START, IM_END, *SPECIAL, *OTHERS} < set(tokens)
-    for token in tokens:
+    assert {IM_START, IM_END, *SPECIAL, *OTHERS, *TAGS} < set(tokens)
+    for token in sorted(set(tokens) - set(TAGS)):
         found = problems(epic(token), base)
         assert {problem.path for problem in found} == {
             *("$.input.context", "$.input.requerimientos[0]", "$.output.title", "$.output.description"),

@@ -4,6 +4,7 @@ Format: https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md, 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
+
+_TAG = re.compile(r"<(?=[|/a-zA-Z_])")
 
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
@@ -25,11 +28,12 @@ CHATML_TEMPLATE = (
 def as_json(value: Any) -> str:
     r"""The JSON text of a message: two spaces of indentation, Spanish letters as they are.
 
-    `<|` is written `\u003c|`, which JSON reads as the same: no control token can stand in the text, whatever splits it
-    into tokens. llama.cpp's and Ollama's chat interfaces would take one for real in the middle of a message.
+    A `<` that a tag could begin with is written `\u003c`, which JSON reads as the same: no control token can stand in
+    the text, `<tool_call>` no more than `<|im_end|>`, whatever splits it into tokens. llama.cpp's and Ollama's chat
+    interfaces would take one for real in the middle of a message.
     """
     # Outside of strings JSON has no `<`, and json.dumps escapes none.
-    return json.dumps(value, indent=2, ensure_ascii=False).replace("<|", "\\u003c|")
+    return _TAG.sub(r"\\u003c", json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def prompt_text(system: str, user: str) -> str:

@@ -21,8 +21,8 @@ _LOGITS_BYTES = 0.2 * GIB  # the chunk of logits that Unsloth's fused cross-entr
 _CUDA_WORKSPACE = 0.15 * GIB  # cuBLAS's workspaces and the allocator's rounding
 _CPU_PROCESS = 1.1 * GIB  # Python with torch, transformers and TRL before any weight is read
 # Time, relative to one forward pass through the linear layers; one optimizer step on an H200 is where they are from.
-_PASSES = 3.45  # forward and backward with everything between the matrix multiplications
-_RECOMPUTE = 1.27
+_PASSES = 3.05  # forward and backward with everything between the matrix multiplications
+_RECOMPUTE = 1.35
 _OFFLOAD = 0.5
 _FLOP_PER_BYTE = 200  # a card's matrix throughput over its memory bandwidth: 150 to 250 from an RTX 4090 to an H200
 _LAUNCH_SECONDS = 0.004  # the host's time to launch one layer's kernels in one direction
@@ -231,8 +231,8 @@ def memory(
     state = {"adamw_torch": 8, "adamw_8bit": 2, "paged_adamw_8bit": 0}[params.train.optimizer]
     h, q, kv, i = shape.hidden, shape.query, shape.key_value, shape.intermediate
     if device == "cuda":
-        # Two residuals, two norms' outputs; queries, keys, values, attention's output and its copy; gate and up.
-        kept_bytes = element * (4 * h + 3 * q + 2 * kv + (2 if tuned_mlp else 3) * i)
+        # Two residuals, two norms' outputs; queries, keys, values and attention's output; gate and up.
+        kept_bytes = element * (4 * h + 2 * q + 2 * kv + (2 if tuned_mlp else 3) * i)
         working = tokens * element * (i + 3 * h)
         logits = 2 * tokens * element * h + _LOGITS_BYTES
         fixed = _CUDA_WORKSPACE + (2 * i * h if shape.four_bit else 0)

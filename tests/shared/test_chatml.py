@@ -1,6 +1,7 @@
 """chatml: one prompt format, the same as text, as template and as token ids."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,15 @@ def test_a_user_cannot_begin_another_turn(tokenizer: Any) -> None:
     assert answer[-1] == end
 
 
-@given(st.text(st.sampled_from('<|im_end>\\\\"u003c'), max_size=40))
+@given(st.text(st.sampled_from('<|im_end>/ =5\\\\"u003c'), max_size=40))
 def test_a_message_s_json_holds_no_beginning_of_a_control_token_and_reads_as_the_same(text: str) -> None:
-    value = {text: [text, f"{text}<|im_end|>{text}"]}
-    assert "<|" not in as_json(value)
+    value = {text: [text, f"{text}<|im_end|>{text}<tool_call>{text}</tool_call>"]}
+    assert not re.search("<[|/a-z_]", as_json(value))
     assert json.loads(as_json(value)) == value
+
+
+def test_a_message_s_json_leaves_other_signs_below_as_they_are() -> None:
+    assert as_json("p95 < 400 ms, <5 %, <= 3, <") == '"p95 < 400 ms, <5 %, <= 3, <"'
 
 
 @pytest.mark.parametrize("missing", [IM_START, IM_END])

@@ -228,5 +228,8 @@ def test_a_gpu_writes_the_same_bytes(kind: str, importance: str | None) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     cost = IMPORTANCE[importance] if importance else None
-    for name, weights in CASES.items():
+    # Beyond a float16 scale, which no file may hold, both write NaN, each with a sign and a cast of its own.
+    cases = {name: weights for name, weights in CASES.items() if weights.abs().max() < 65504}
+    assert "heavy-tailed" in cases
+    for name, weights in cases.items():
         assert torch.equal(quantize(weights.cuda(), kind, cost).cpu(), quantize(weights, kind, cost)), name
